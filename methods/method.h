@@ -1,0 +1,103 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "methods/models/edit.h"
+#include "methods/models/model.h"
+#include "runner/core/params.h"
+#include "runner/core/registry.h"
+
+namespace ablate {
+
+class Communicator;
+
+/// Order in which methods of one run apply; "after" hooks run in reverse.
+enum class Phase { Architecture, LayerAttention, AttentionRemoval, Pruning, TokenReduction };
+
+/// Which data a decision may be taken from; the test set is not among them.
+enum class DecisionSplit { Train, Holdout };
+
+enum class EpochEdge { Start, End };
+
+/// What the trainer lets a method see and do between steps. Decisions taken from data must be taken
+/// on all-reduced statistics, so that every rank decides alike.
+class TrainContext {
+ public:
+  virtual ~TrainContext() = default;
+
+  virtual Surgeon& surgeon() = 0;
+  virtual Communicator& communicator() = 0;
+
+  // Position: `step` counts optimizer steps of this run from 0; `epoch` = step / steps_per_epoch.
+  virtual std::int64_t step() const = 0;
+  virtual std::int64_t steps_per_epoch() const = 0;
+  virtual std::int64_t epochs() const = 0;
+  std::int64_t epoch() const { return step() / steps_per_epoch(); }
+  virtual std::uint64_t seed() const = 0;
+
+  /// Visits the first `samples` samples (all when 0) of a split, without augmentation, in a fixed
+  /// order; this rank's share only. The visitor gets images (B, 3, S, S) and weights (B), 0 for
+  /// padding. Throws SpecError when the run has no holdout and one is asked for.
+  using Visitor = std::function<void(const at::Tensor& images, const at::Tensor& weights)>;
+  virtual void visit(DecisionSplit split, std::int64_t samples, const Visitor& visitor) = 0;
+
+  /// Spools a deterministic number of this step (once for all ranks), or a rare fact.
+  virtual void metric(std::string_view name, double value) = 0;
+  virtual void event(std::string_view kind, const nlohmann::json& body) = 0;
+};
+
+/// One efficiency method: surgery, training hooks, optional state. It touches neither trainer,
+/// loader nor store.
+class Method {
+ public:
+  virtual ~Method() = default;
+
+  /// Surgery before optimizer and reducer exist; edits inherited from a parent run are in place.
+  virtual void apply(Surgeon& surgeon) = 0;
+  /// Once before the first step of a run (not on resume), when data can be visited: selections.
+  virtual void prepare(TrainContext&) {}
+  /// Host code before each step: schedules and edits; never captured into a graph.
+  virtual void between_steps(TrainContext&) {}
+  /// Pure tensor code on the loss, captured; must not synchronise with the host.
+  virtual at::Tensor in_step(TrainContext&, at::Tensor loss) { return loss; }
+  virtual void on_epoch(TrainContext&, EpochEdge) {}
+  /// Drops training-only parts: the model is deployable afterwards.
+  virtual void finalize(Surgeon&) {}
+  /// False while the model is in transition (a dilution under way): checkpoints taken then are not
+  /// deployable and never "best".
+  virtual bool settled() const { return true; }
+  /// State that edits do not carry (running statistics, a selection's record).
+  virtual nlohmann::json save() const;
+  virtual void load(const nlohmann::json& state);
+};
+
+/// A small model and settings on which the conformance tests exercise a method.
+struct MethodExample {
+  std::string model;         ///< registered name
+  std::string params;        ///< TOML text of the method's table, name included
+  std::string model_params;  ///< TOML text of the model's table without the name
+};
+
+/// What a method's file registers.
+struct MethodInfo {
+  static constexpr std::string_view kind = "method";
+  std::string_view name, summary, paper;
+  int semantics;  ///< raised when the same settings would do something else: part of identities
+  Phase phase;
+  std::vector<Slot> needs;                  ///< checked against the model before anything is built
+  std::vector<std::string_view> conflicts;  ///< names of methods it cannot be combined with
+  std::string_view conflict_reason;         ///< shown in the error; empty without conflicts
+  std::string_view
+      reconstruction;  ///< non-empty: which formula is ours, not the paper's; shown in tables
+  std::unique_ptr<Method> (*make)(Params& params);
+  MethodExample (*example)();
+};
+
+}  // namespace ablate

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "methods/models/slots.h"
+
+namespace ablate {
+
+/// Gains of one residual join: stream <- skip * stream + branch * drop_path(f(norm(stream))).
+/// branch = 0 skips the computation of f altogether; (1, 1) is the plain block bit for bit.
+struct ResidualGains {
+  double skip = 1.0;
+  double branch = 1.0;
+};
+
+/// Linear - GELU (exact erf) - Linear, children fc1 and fc2.
+class Mlp : public torch::nn::Module {
+ public:
+  Mlp(std::int64_t dim, std::int64_t hidden_dim);
+  at::Tensor forward(const at::Tensor& x);
+
+  torch::nn::Linear fc1{nullptr}, fc2{nullptr};
+};
+
+struct BlockOptions {
+  std::int64_t dim = 0;
+  std::int64_t num_heads = 0;
+  double mlp_ratio = 4.0;
+  double drop_path = 0.0;
+  double norm_eps = 1e-6;
+};
+
+/// Pre-norm transformer block with timm's parameter names (norm1, attn, norm2, mlp) and the slots
+/// token mixer, residual gains and token reducer:
+///
+///   x <- skip x + branch DropPath(attn(norm1(x)));  x <- reducer(x);  x <- x +
+///   DropPath(mlp(norm2(x)))
+///
+/// Each slot has one setter, which swaps the registered child and the typed member together; only
+/// the Surgeon calls them.
+class Block : public torch::nn::Module {
+ public:
+  /// `name` is the qualified name in the base model ("blocks.3"): it keys the drop-path numbers.
+  Block(const BlockOptions& options, std::string name, std::shared_ptr<TokenMixer> mixer);
+
+  TokenStream forward(TokenStream stream, ForwardState& state);
+
+  /// Null after removal.
+  TokenMixer* mixer() const { return mixer_.get(); }
+  void set_mixer(std::shared_ptr<TokenMixer> mixer);
+  /// Deletes norm1 and the mixer; the gains keep saying what the identity path is multiplied by.
+  void remove_mixer();
+
+  const ResidualGains& attention_gains() const { return attention_gains_; }
+  void set_attention_gains(ResidualGains gains) { attention_gains_ = gains; }
+
+  /// A block whose mixer is going to be removed: reducers keep away from it, so that nothing
+  /// changes at the moment of removal.
+  bool retiring() const { return retiring_; }
+  void set_retiring(bool retiring) { retiring_ = retiring; }
+
+  TokenReducer* reducer() const { return reducer_.get(); }
+  /// Null removes it.
+  void set_reducer(std::shared_ptr<TokenReducer> reducer);
+
+  const std::string& block_name() const { return name_; }
+
+ private:
+  at::Tensor drop_path_scale(const at::Tensor& like, std::string_view branch, double gain,
+                             const ForwardState& state) const;
+
+  std::string name_;
+  double drop_path_;
+  ResidualGains attention_gains_;
+  bool retiring_ = false;
+  torch::nn::LayerNorm norm1_{nullptr}, norm2_{nullptr};
+  std::shared_ptr<TokenMixer> mixer_;
+  std::shared_ptr<TokenReducer> reducer_;
+  std::shared_ptr<Mlp> mlp_;
+};
+
+}  // namespace ablate

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "runner/core/value.h"
+
+namespace ablate {
+
+class Model;
+
+/// The mixer of this block will be removed: token reducers keep away from it.
+struct MarkRetiring {
+  int block;
+  bool operator==(const MarkRetiring&) const = default;
+};
+
+/// Deletes norm1 and the token mixer of a block; what remains is skip * x followed by the MLP.
+struct RemoveMixer {
+  int block;
+  bool operator==(const RemoveMixer&) const = default;
+};
+
+/// Sets the gains of a block's attention join. A later one for the same block replaces an earlier.
+struct SetGains {
+  int block;
+  double skip, branch;
+  bool operator==(const SetGains&) const = default;
+};
+
+/// Puts a token reducer of a registered kind between mixer and MLP of a block.
+struct InsertReducer {
+  int block;
+  std::string reducer;
+  Value params;
+  bool operator==(const InsertReducer&) const = default;
+};
+
+/// One structural change as a value: a checkpoint is base model + edits + named tensors.
+using Edit = std::variant<MarkRetiring, RemoveMixer, SetGains, InsertReducer>;
+
+/// {"edit": "remove_mixer", "block": 3}, and back. from_json throws Error on an unknown edit.
+nlohmann::json to_json(const Edit& edit);
+Edit edit_from_json(const nlohmann::json& json);
+/// "remove attention of block 3": for logs.
+std::string describe(const Edit& edit);
+
+/// The only hand that touches slots: performs edits and records them.
+class Surgeon {
+ public:
+  explicit Surgeon(Model& model) : model_(model) {}
+
+  /// Performs and records. Throws Error when the model has no such place, or when the edit changes
+  /// nothing (an ablation whose method did not apply is a lie).
+  void apply(const Edit& edit);
+
+  /// Edits that make the present structure from the base model.
+  const std::vector<Edit>& edits() const { return edits_; }
+  /// Rises whenever parameters appear, vanish or change shape: arenas, buckets and captured graphs
+  /// of an older generation are stale.
+  std::int64_t generation() const { return generation_; }
+  Model& model() { return model_; }
+
+ private:
+  Model& model_;
+  std::vector<Edit> edits_;
+  std::int64_t generation_ = 0;
+};
+
+/// Hash of base model name, its settings and the edits: equal structures measure alike, whatever
+/// their weights.
+std::string structure_hash(std::string_view model_name, const Value& model_params,
+                           const std::vector<Edit>& edits);
+
+}  // namespace ablate

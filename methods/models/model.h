@@ -1,0 +1,58 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "methods/models/block.h"
+#include "methods/models/slots.h"
+#include "runner/core/registry.h"
+
+namespace ablate {
+
+/// What the run decides about a model besides its own settings.
+struct ModelContext {
+  std::int64_t num_classes = 0;
+  std::int64_t bn_group =
+      0;  ///< consecutive images of the global batch that share BatchNorm statistics
+};
+
+/// Images in, logits out, with named parts and slots; knows no method.
+class Model : public torch::nn::Module {
+ public:
+  /// images (B, 3, S, S) -> logits (B, num_classes). A distilled model in training mode returns
+  /// (B, 2, num_classes): class head, distillation head; their mean in evaluation mode.
+  virtual at::Tensor forward(const at::Tensor& images, ForwardState& state) = 0;
+  /// The input of the classifier head for the class token or pooled features, (B, C).
+  virtual at::Tensor forward_features(const at::Tensor& images, ForwardState& state) = 0;
+
+  /// Transformer blocks in order of execution; empty for convolutional models.
+  virtual std::vector<Block*> blocks() { return {}; }
+
+  /// Side of the square input.
+  virtual std::int64_t image_size() const = 0;
+
+  /// Draws every parameter from RandomStream(seed, Purpose::ParameterInit, hash64(its name)): equal
+  /// seeds give shared parameters equal values whatever a method does to the rest.
+  virtual void initialize(std::uint64_t seed) = 0;
+
+  /// Names of parameters (besides biases and other one-dimensional ones) that take no weight decay.
+  virtual std::vector<std::string> no_weight_decay() const { return {}; }
+};
+
+/// Builds an uninitialised model; cheap enough to check a spec only when it is not called.
+using ModelBuilder = std::function<std::shared_ptr<Model>(const ModelContext&)>;
+
+/// One named model; a family's file registers several.
+struct ModelInfo {
+  static constexpr std::string_view kind = "model";
+  std::string name, summary;
+  int semantics;  ///< raised when the same spec would compute something else
+  std::vector<Slot> offers;
+  std::int64_t image_size;
+  ModelBuilder (*configure)(std::string_view name, Params& params);
+};
+
+}  // namespace ablate

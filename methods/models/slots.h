@@ -1,0 +1,87 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runner/core/registry.h"
+#include "runner/core/value.h"
+#include "runner/torch/torch.h"
+
+namespace ablate {
+
+class Params;
+
+/// Named places of a model that a method can fill.
+enum class Slot { TokenMixer, ResidualGains, TokenReducer, LayerAttention, ChannelGroups };
+
+std::string_view slot_name(Slot slot);
+
+/// The residual stream and the branch output not yet added to it, so that the add, drop-path and
+/// the LayerNorm that follows can be one kernel:
+///
+///   value() = base + scale * pending
+///
+/// base, pending: (B, N, C). `scale` is per sample, (B, 1, 1): drop-path's 0 or 1/keep times the
+/// branch gain; undefined means 1. `pending` may be undefined: nothing is pending.
+struct TokenStream {
+  at::Tensor base, pending, scale;
+
+  at::Tensor value() const;
+};
+
+/// What lives for one forward pass: where stochastic layers take their numbers from, and what slots
+/// hand to later slots. Made anew for each pass.
+struct ForwardState {
+  // Stochastic layers: a number is a function of (seed, module name, step, position of the sample
+  // in the global batch), so that ranks and micro-batches do not change it.
+  std::uint64_t seed = 0;
+  std::int64_t step = 0;
+  std::int64_t first_position = 0;  ///< of row 0 of this pass in the global batch
+
+  // Token reduction (Bolya et al., "Token Merging", ICLR 2023).
+  std::int64_t protected_tokens = 0;    ///< leading tokens never merged: class, then distillation
+  bool proportional_attention = false;  ///< mixers add log(size) to the logits of their keys
+  at::Tensor token_sizes;               ///< (B, N, 1) patches in each token; undefined: all ones
+  bool track_sources = false;           ///< whether reducers keep `sources`
+  at::Tensor sources;  ///< (B, N0) int64: token that holds each original token; undefined: identity
+
+  // Keys, only when a slot of the same block asks for them before the mixer runs.
+  bool want_keys = false;
+  at::Tensor keys;  ///< (B, H, N, d), before any scaling
+
+  /// Intermediate tensors to keep, by module name ("blocks.3"); filled for the names present.
+  std::map<std::string, at::Tensor> taps;
+};
+
+/// Mixes information between tokens: (B, N, C) -> (B, N, C). Child `attn` of a block.
+class TokenMixer : public torch::nn::Module {
+ public:
+  /// Writes state.keys when state.want_keys; honours state.token_sizes when
+  /// state.proportional_attention.
+  virtual at::Tensor forward(const at::Tensor& tokens, ForwardState& state) = 0;
+  /// Whether state.keys can be had: only softmax-like mixers have keys that mean anything.
+  virtual bool provides_keys() const = 0;
+};
+
+/// Shortens the sequence between mixer and MLP: (B, N, C) -> (B, N', C). Child `reducer` of a
+/// block.
+class TokenReducer : public torch::nn::Module {
+ public:
+  /// Called once a pass, before the first block: declares needs in `state`.
+  virtual void begin(ForwardState& state) = 0;
+  /// Reads state.keys, updates state.token_sizes and state.sources.
+  virtual at::Tensor forward(const at::Tensor& tokens, ForwardState& state) = 0;
+  virtual bool needs_keys() const = 0;
+};
+
+/// How a token reducer is made again from a recorded edit.
+struct TokenReducerInfo {
+  static constexpr std::string_view kind = "token reducer";
+  std::string_view name;
+  std::shared_ptr<TokenReducer> (*make)(Params& params);
+};
+
+}  // namespace ablate

@@ -73,6 +73,7 @@ class Params {
 
  private:
   const Value* take(std::string_view key, ParamHelp help);
+  const Value& take_required(std::string_view key, ParamHelp help);
 
   const Value& table_;
   std::string name_;

@@ -62,7 +62,8 @@ class RandomStream {
 };
 
 /// A keyed bijection of [0, n): any position of a shuffled epoch in O(1), without a shuffle array
-/// (four-round Feistel network with Philox round functions, cycle walking to reach n).
+/// (six-round Feistel network with Philox round functions, cycle walking to reach n; four rounds
+/// leave visible pair correlations when the halves have few bits).
 class Permutation {
  public:
   /// n >= 1.

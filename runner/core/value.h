@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -80,8 +81,12 @@ class Value {
   /// Equal content; origins do not count.
   bool operator==(const Value& other) const;
 
-  /// Plain JSON without origins; keys sorted: the text form of identities is its dump().
+  /// Plain JSON without origins. A number that is not finite is a BugError: no reader of settings
+  /// lets one in.
   nlohmann::json to_json() const;
+  /// The text that identities are hashes of: JSON without spaces, keys sorted, integers as such,
+  /// other numbers in their shortest form that reads back equal (an integral one as `1.0`).
+  std::string canonical() const;
   static Value from_json(const nlohmann::json& json, const Origin& origin = {});
   /// JSON with origins, for passing a draft between our two programs.
   nlohmann::json to_annotated_json() const;
@@ -93,12 +98,14 @@ class Value {
 };
 
 /// Reads a TOML file or text. Throws SpecError with file:line:column on a syntax error or when the
-/// file cannot be read. Dates and times are refused.
+/// file cannot be read. Dates, times and numbers that are not finite are refused. The origin of a
+/// table's member is the place of its key, that of an array's element its own.
 Value read_toml(const std::filesystem::path& file);
 Value parse_toml(std::string_view text, const std::string& name);
 
-/// Parses one `dotted.key=value` of a command line; the right side is TOML, and a bare word counts
-/// as a string. Throws SpecError.
+/// Parses one `dotted.key=value` of a command line; the right side is TOML, and a bare word
+/// (letters, digits, `_ . / : + @ % ~ -`) that is no TOML value counts as a string. Throws
+/// SpecError.
 std::pair<std::string, Value> parse_override(std::string_view assignment);
 
 }  // namespace ablate

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
@@ -44,6 +45,8 @@ struct RunSpec {
 
   std::int64_t epochs() const;
   std::int64_t global_batch() const;
+  /// The parent of a role ("init", "teacher"), or nullptr.
+  const Parent* parent(std::string_view role) const;
 
   /// Canonical JSON: sorted keys, shortest round-trip numbers.
   nlohmann::json to_json() const;

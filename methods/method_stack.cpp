@@ -1,0 +1,132 @@
+#include "methods/method_stack.h"
+
+#include <algorithm>
+#include <set>
+
+#include <nlohmann/json.hpp>
+
+#include "runner/core/error.h"
+
+namespace ablate {
+namespace {
+
+const MethodInfo& info(const Component& component) {
+  return Registry<MethodInfo>::get(component.name);
+}
+
+/// Phases whose slot has a single seat in each block or stage.
+bool exclusive(Phase phase) {
+  return phase == Phase::LayerAttention || phase == Phase::TokenReduction;
+}
+
+void check_needs(const ModelInfo& model, const MethodInfo& method, std::string_view where) {
+  for (const Slot slot : method.needs) {
+    if (std::ranges::find(model.offers, slot) == model.offers.end()) {
+      throw SpecError(cat(where, ": method \"", method.name, "\" needs the slot \"",
+                          slot_name(slot), "\", which model \"", model.name,
+                          "\" does not offer"));
+    }
+  }
+}
+
+void check_pair(const MethodInfo& a, const MethodInfo& b, std::string_view where) {
+  if (a.name == b.name) {
+    throw SpecError(cat(where, ": method \"", a.name,
+                        "\" is applied twice (here and by a parent run, or twice here)"));
+  }
+  for (const auto& [first, second] : {std::pair{&a, &b}, std::pair{&b, &a}}) {
+    if (std::ranges::find(first->conflicts, second->name) != first->conflicts.end()) {
+      throw SpecError(cat(where, ": methods \"", a.name, "\" and \"", b.name,
+                          "\" cannot be combined: ", first->conflict_reason));
+    }
+  }
+  if (a.phase == b.phase && exclusive(a.phase)) {
+    throw SpecError(cat(where, ": methods \"", a.name, "\" and \"", b.name,
+                        "\" want the same slot; use one of them"));
+  }
+}
+
+}  // namespace
+
+nlohmann::json Method::save() const { return nlohmann::json::object(); }
+
+void Method::load(const nlohmann::json&) {}
+
+void sort_methods(std::vector<Component>& methods) {
+  std::ranges::sort(methods, [](const Component& a, const Component& b) {
+    return std::pair(info(a).phase, a.name) < std::pair(info(b).phase, b.name);
+  });
+}
+
+void check_methods(const ModelInfo& model, const std::vector<Component>& methods,
+                   std::string_view where) {
+  for (std::size_t i = 0; i < methods.size(); ++i) {
+    check_needs(model, info(methods[i]), where);
+    for (std::size_t j = 0; j < i; ++j) check_pair(info(methods[j]), info(methods[i]), where);
+  }
+}
+
+MethodStack::MethodStack(const std::vector<Component>& methods) {
+  for (const Component& component : methods) {
+    Params params(component.params, cat("methods.", component.name));
+    auto method = info(component).make(params);
+    params.finish();
+    entries_.push_back({component.name, std::move(method)});
+  }
+}
+
+void MethodStack::apply(Surgeon& surgeon) {
+  for (Entry& entry : entries_) {
+    const std::size_t before = surgeon.edits().size();
+    entry.method->apply(surgeon);
+    if (surgeon.edits().size() == before && entry.method->settled()) {
+      throw Error(cat("method \"", entry.name,
+                      "\" changed nothing: a row of a table would claim what did not happen"));
+    }
+  }
+}
+
+void MethodStack::prepare(TrainContext& context) {
+  for (Entry& entry : entries_) entry.method->prepare(context);
+}
+
+void MethodStack::between_steps(TrainContext& context) {
+  for (Entry& entry : entries_) entry.method->between_steps(context);
+}
+
+at::Tensor MethodStack::in_step(TrainContext& context, at::Tensor loss) {
+  for (Entry& entry : entries_) loss = entry.method->in_step(context, std::move(loss));
+  return loss;
+}
+
+void MethodStack::on_epoch(TrainContext& context, EpochEdge edge) {
+  if (edge == EpochEdge::Start) {
+    for (Entry& entry : entries_) entry.method->on_epoch(context, edge);
+  } else {
+    for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
+      entry->method->on_epoch(context, edge);
+    }
+  }
+}
+
+void MethodStack::finalize(Surgeon& surgeon) {
+  for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
+    entry->method->finalize(surgeon);
+  }
+}
+
+bool MethodStack::settled() const {
+  return std::ranges::all_of(entries_, [](const Entry& entry) { return entry.method->settled(); });
+}
+
+nlohmann::json MethodStack::save() const {
+  nlohmann::json state = nlohmann::json::object();
+  for (const Entry& entry : entries_) state[entry.name] = entry.method->save();
+  return state;
+}
+
+void MethodStack::load(const nlohmann::json& state) {
+  for (Entry& entry : entries_) entry.method->load(state.at(entry.name));
+}
+
+}  // namespace ablate

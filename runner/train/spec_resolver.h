@@ -1,0 +1,38 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "runner/core/run_spec.h"
+#include "runner/core/value.h"
+
+namespace ablate {
+
+/// Where data sets lie, by registered name.
+using DataRoots = std::map<std::string, std::filesystem::path>;
+
+/// A resolved run and what its spec implies.
+struct ResolvedRun {
+  RunSpec spec;
+  std::int64_t train_size = 0, test_size = 0, classes = 0;
+  std::int64_t steps_per_epoch = 0;
+  std::int64_t images_seen = 0;     ///< over the whole lineage: rows of a table must be comparable
+  std::filesystem::path init_file;  ///< start weights, known by content in the spec; may be empty
+};
+
+/// A run that a draft starts from or learns from.
+struct DraftParent {
+  std::string role;
+  const ResolvedRun* run;
+};
+
+/// Resolves the run table of a sweep or run file against the registries: every key is read or an
+/// error, every default is written out, methods are checked on the union with the init parent's,
+/// data sets are opened. `ranks` is only checked against global_batch.
+/// Throws SpecError "file:line:column: what, accepted: ...".
+ResolvedRun resolve_run(const Value& draft, const std::vector<DraftParent>& parents,
+                        const DataRoots& roots, int ranks);
+
+}  // namespace ablate

@@ -1,0 +1,147 @@
+#include "runner/train/checkpoint.h"
+
+#include <algorithm>
+#include <iomanip>
+#include <vector>
+
+#include "methods/models/weights_io.h"
+#include "runner/core/error.h"
+#include "runner/core/files.h"
+#include "runner/core/hash.h"
+#include "runner/core/log.h"
+
+namespace ablate {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr const char* kTensors = "tensors.safetensors";
+constexpr const char* kState = "state.json";
+constexpr const char* kManifest = "manifest.json";
+
+std::string checkpoint_name(std::int64_t step) {
+  return cat("step-", std::setw(9), std::setfill('0'), step);
+}
+
+json manifest_of(const fs::path& directory) {
+  json files = json::object();
+  for (const char* name : {kTensors, kState}) {
+    files[name] = {{"bytes", fs::file_size(directory / name)},
+                   {"sha256", sha256_hex(directory / name)}};
+  }
+  return {{"files", std::move(files)}};
+}
+
+/// Why a checkpoint cannot be used; empty when it can.
+std::string defect(const fs::path& checkpoint) {
+  try {
+    const json manifest = json::parse(read_file(checkpoint / kManifest));
+    const json& files = manifest.at("files");
+    for (const char* name : {kTensors, kState}) {
+      const json& promised = files.at(name);
+      if (fs::file_size(checkpoint / name) != promised.at("bytes").get<std::uintmax_t>()) {
+        return cat(name, " has another size than its manifest says");
+      }
+      if (sha256_hex(checkpoint / name) != promised.at("sha256").get<std::string>()) {
+        return cat(name, " has another content than its manifest says");
+      }
+    }
+    return {};
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
+/// Complete-looking checkpoints, newest first.
+std::vector<fs::path> list_checkpoints(const fs::path& directory) {
+  std::vector<fs::path> found;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(directory, ignored)) {
+    if (entry.path().filename().string().starts_with("step-")) found.push_back(entry.path());
+  }
+  std::ranges::sort(found, std::greater<>());
+  return found;
+}
+
+}  // namespace
+
+void write_directory_atomic(const fs::path& directory,
+                            const std::function<void(const fs::path&)>& fill,
+                            const std::function<void()>& before_rename) {
+  const fs::path parent = directory.parent_path();
+  const fs::path fresh = parent / cat(".new-", directory.filename().string());
+  const fs::path stale = parent / cat(".old-", directory.filename().string());
+  make_directories(parent);
+  fs::remove_all(fresh);
+  try {
+    make_directories(fresh);
+    fill(fresh);
+    fsync_directory(fresh);
+    before_rename();
+    fs::remove_all(stale);
+    if (fs::exists(directory)) fs::rename(directory, stale);
+    fs::rename(fresh, directory);
+    fsync_directory(parent);
+    fs::remove_all(stale);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(fresh, ignored);
+    throw;
+  }
+}
+
+CheckpointStore::CheckpointStore(fs::path directory, int keep, FenceCheck check_fence)
+    : directory_(std::move(directory)), keep_(keep), check_fence_(std::move(check_fence)) {}
+
+CheckpointNote CheckpointStore::save(const Checkpoint& checkpoint,
+                                     const std::string& structure_hash, bool deployable) {
+  const fs::path target = directory_ / checkpoint_name(checkpoint.step);
+  std::string manifest;
+  write_directory_atomic(
+      target,
+      [&](const fs::path& fresh) {
+        write_safetensors(fresh / kTensors, checkpoint.tensors);
+        json state = checkpoint.state;
+        state["step"] = checkpoint.step;
+        write_file_atomic(fresh / kState, state.dump(1));
+        manifest = manifest_of(fresh).dump(1);
+        write_file_atomic(fresh / kManifest, manifest);
+      },
+      check_fence_);
+  prune();
+  return {.step = checkpoint.step,
+          .path = target.string(),
+          .bytes = static_cast<std::int64_t>(fs::file_size(target / kTensors)),
+          .manifest_sha256 = sha256_hex(std::string_view(manifest)),
+          .structure_hash = structure_hash,
+          .deployable = deployable};
+}
+
+std::optional<fs::path> CheckpointStore::newest_valid() const {
+  for (const fs::path& candidate : list_checkpoints(directory_)) {
+    const std::string reason = defect(candidate);
+    if (reason.empty()) return candidate;
+    log_warning(cat("checkpoint ", candidate.string(), " is skipped: ", reason));
+  }
+  return std::nullopt;
+}
+
+Checkpoint CheckpointStore::load(const fs::path& checkpoint) {
+  Checkpoint loaded;
+  loaded.state = json::parse(read_file(checkpoint / kState));
+  loaded.step = loaded.state.at("step").get<std::int64_t>();
+  loaded.tensors = read_safetensors(checkpoint / kTensors);
+  return loaded;
+}
+
+void CheckpointStore::remove_all() { fs::remove_all(directory_); }
+
+void CheckpointStore::prune() const {
+  const std::vector<fs::path> all = list_checkpoints(directory_);
+  for (std::size_t i = static_cast<std::size_t>(keep_); i < all.size(); ++i) {
+    fs::remove_all(all[i]);
+  }
+}
+
+}  // namespace ablate

@@ -1,0 +1,46 @@
+#include "sweeps/launch.h"
+
+#include <string_view>
+
+#include "runner/core/params.h"
+
+namespace ablate {
+
+Launch parse_launch(const Value& table) {
+  Params params(table, "launch");
+  Launch launch;
+  const auto integer = [&](std::string_view key, int fallback, int low, int high,
+                           std::string_view help) {
+    return static_cast<int>(params.integer(key, fallback, low, high, help));
+  };
+  launch.executor = params.choice("executor", launch.executor, {"mpirun"}, "who starts the ranks");
+  launch.ranks = integer("ranks", launch.ranks, 1, 65'536, "ranks of a run");
+  launch.threads = integer("threads", launch.threads, 1, 4096, "threads of a rank");
+  launch.jobs = integer("jobs", launch.jobs, 1, 4096, "concurrent runs, on disjoint cores");
+  launch.retries = integer("retries", launch.retries, 0, 1000,
+                           "further attempts after a failure of the machine");
+  launch.retries_failed = integer("retries_failed", launch.retries_failed, 0, 1000,
+                                  "further attempts after a failure of the run itself");
+  launch.micro_batch = integer("micro_batch", launch.micro_batch, 0, 1'000'000,
+                               "images a rank takes at once; 0: its whole slice");
+  launch.loader_threads =
+      integer("loader_threads", launch.loader_threads, 0, 1024, "loader threads of a rank");
+  launch.device = params.choice("device", launch.device, {"auto", "cpu", "cuda"}, "where to train");
+  launch.checkpoint_every = params.number("checkpoint_every", launch.checkpoint_every, 0, 1e9,
+                                          "seconds between resume checkpoints");
+  launch.checkpoint_steps = integer("checkpoint_steps", launch.checkpoint_steps, 0, 1'000'000'000,
+                                    "steps between resume checkpoints; 0: by time alone");
+  launch.keep_checkpoints =
+      integer("keep_checkpoints", launch.keep_checkpoints, 1, 1000, "resume checkpoints kept");
+  launch.stall_timeout = params.number("stall_timeout", launch.stall_timeout, 1, 1e9,
+                                       "seconds without a record before a run counts as hung");
+  const auto packed = params.integer("runs_per_gpu", 1, 1, 64, "runs that share one GPU");
+  if (packed != 1) {
+    params.fail("runs_per_gpu",
+                "several runs in one process are not available in this version; accepted: 1");
+  }
+  params.finish();
+  return launch;
+}
+
+}  // namespace ablate

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <string>
+
+#include "runner/core/value.h"
+
+namespace ablate {
+
+/// `[launch]`: how runs are started. Facts of an attempt, never part of an identity.
+struct Launch {
+  std::string executor = "mpirun";
+  int ranks = 1;
+  int threads = 1;                ///< a rank
+  int jobs = 1;                   ///< concurrent runs
+  int retries = 2;                ///< further attempts after a failure of the machine
+  int retries_failed = 0;         ///< further attempts after a failure of the run itself
+  int micro_batch = 0;            ///< images a rank takes at once; 0: its whole slice
+  int loader_threads = 1;         ///< a rank
+  std::string device = "auto";    ///< auto, cpu, cuda
+  double checkpoint_every = 300;  ///< seconds
+  int checkpoint_steps = 0;       ///< optimizer steps; 0: by time alone
+  int keep_checkpoints = 2;
+  double stall_timeout = 1800;  ///< seconds without a record before a run counts as hung
+};
+
+/// Parses a `[launch]` table. Throws SpecError with the place of an unknown key or a wrong value.
+Launch parse_launch(const Value& table);
+
+}  // namespace ablate

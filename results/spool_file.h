@@ -4,6 +4,8 @@
 #include <string>
 #include <string_view>
 
+#include "runner/core/file_descriptor.h"
+
 namespace ablate {
 
 /// The file below a SpoolWriter: appends, and keeps what could not be written. Used by one thread.
@@ -11,9 +13,6 @@ class SpoolFile {
  public:
   /// Creates the file (and its folder) exclusively. Throws Error.
   explicit SpoolFile(const std::filesystem::path& path);
-  ~SpoolFile();
-  SpoolFile(const SpoolFile&) = delete;
-  SpoolFile& operator=(const SpoolFile&) = delete;
 
   /// Frames to be written, in order; append to it freely.
   std::string& pending() { return pending_; }
@@ -31,7 +30,7 @@ class SpoolFile {
   std::string failure(std::string_view what, int error) const;
 
   std::filesystem::path path_;
-  int fd_ = -1;
+  FileDescriptor file_;
   std::string pending_;
   std::size_t written_ = 0;
   std::string sync_error_;

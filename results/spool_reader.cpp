@@ -1,13 +1,14 @@
 #include "results/spool_reader.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <system_error>
 
 #include <fcntl.h>
 #include <unistd.h>
 
 #include "runner/core/error.h"
+#include "runner/core/files.h"
 
 namespace ablate {
 namespace {
@@ -16,26 +17,22 @@ constexpr std::size_t kBlock = 1U << 20;
 // A Seal has a fixed size: u64 payload.
 constexpr std::size_t kSealSize = kFrameOverhead + 8;
 
-[[noreturn]] void fail(const std::filesystem::path& path, int error) {
-  throw Error(
-      cat(path.string(), ": cannot read the spool file: ", std::generic_category().message(error)));
-}
-
-int open_for_reading(const std::filesystem::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) fail(path, errno);
-  return fd;
+FileDescriptor open_for_reading(const std::filesystem::path& path) {
+  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.is_open()) throw_file_error(path, "the spool file cannot be read", errno);
+  return file;
 }
 
 // Up to `size` bytes at `offset`, fewer only at the end of the file.
-std::string read_at(const std::filesystem::path& path, int fd, std::uint64_t offset,
-                    std::size_t size) {
+std::string read_at(const std::filesystem::path& path, const FileDescriptor& file,
+                    std::uint64_t offset, std::size_t size) {
   std::string bytes(size, '\0');
   std::size_t got = 0;
   while (got < size) {
-    const ssize_t n = ::pread(fd, bytes.data() + got, size - got, static_cast<off_t>(offset + got));
+    const ssize_t n =
+        ::pread(file.get(), bytes.data() + got, size - got, static_cast<off_t>(offset + got));
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail(path, errno);
+    if (n < 0) throw_file_error(path, "the spool file cannot be read", errno);
     if (n == 0) break;
     got += static_cast<std::size_t>(n);
   }
@@ -45,26 +42,15 @@ std::string read_at(const std::filesystem::path& path, int fd, std::uint64_t off
 
 // Bytes of the file that end at `end` (its size when larger); empty when there are fewer.
 std::string read_before(const std::filesystem::path& path, std::uint64_t end, std::size_t size) {
-  const int fd = open_for_reading(path);
-  const auto file_size = static_cast<std::uint64_t>(::lseek(fd, 0, SEEK_END));
-  end = std::min(end, file_size);
-  std::string bytes;
-  try {
-    if (end >= size) bytes = read_at(path, fd, end - size, size);
-  } catch (...) {
-    ::close(fd);
-    throw;
-  }
-  ::close(fd);
-  return bytes;
+  const FileDescriptor file = open_for_reading(path);
+  end = std::min(end, static_cast<std::uint64_t>(::lseek(file.get(), 0, SEEK_END)));
+  return end >= size ? read_at(path, file, end - size, size) : std::string();
 }
 
 }  // namespace
 
 SpoolReader::SpoolReader(const std::filesystem::path& path, std::uint64_t offset, Gaps gaps)
-    : path_(path), fd_(open_for_reading(path)), gaps_(gaps), base_(offset) {}
-
-SpoolReader::~SpoolReader() { ::close(fd_); }
+    : path_(path), file_(open_for_reading(path)), gaps_(gaps), base_(offset) {}
 
 bool SpoolReader::load_more() {
   if (at_ > 0) {
@@ -72,7 +58,7 @@ bool SpoolReader::load_more() {
     base_ += at_;
     at_ = 0;
   }
-  const std::string more = read_at(path_, fd_, base_ + buffer_.size(), kBlock);
+  const std::string more = read_at(path_, file_, base_ + buffer_.size(), kBlock);
   buffer_ += more;
   return !more.empty();
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "results/spool_frame.h"
+#include "runner/core/file_descriptor.h"
 
 namespace ablate {
 
@@ -23,9 +24,6 @@ class SpoolReader {
   /// Throws Error when the file cannot be opened.
   explicit SpoolReader(const std::filesystem::path& path, std::uint64_t offset = 0,
                        Gaps gaps = Gaps::Skip);
-  ~SpoolReader();
-  SpoolReader(const SpoolReader&) = delete;
-  SpoolReader& operator=(const SpoolReader&) = delete;
 
   /// The next whole frame, or nothing for now. Throws Error when reading fails.
   std::optional<Frame> next();
@@ -44,7 +42,7 @@ class SpoolReader {
   bool find_frame(Frame& frame);
 
   std::filesystem::path path_;
-  int fd_ = -1;
+  FileDescriptor file_;
   Gaps gaps_;
   std::string buffer_;  // bytes [base_, base_ + size) of the file
   std::uint64_t base_ = 0;

@@ -271,8 +271,4 @@ void SpoolWriter::flush() { impl_->flush(); }
 void SpoolWriter::close() { impl_->close(); }
 std::uint64_t SpoolWriter::stalls() const { return impl_->stalls(); }
 
-std::string spool_file_name(const SpoolHeader& header) {
-  return cat(header.run_uid, ".a", header.attempt, ".r", header.rank, ".spool");
-}
-
 }  // namespace ablate

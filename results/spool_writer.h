@@ -75,7 +75,4 @@ class SpoolWriter {
   std::unique_ptr<Impl> impl_;
 };
 
-/// "<run uid>.a<attempt>.r<rank>.spool", unique within a folder of spools.
-std::string spool_file_name(const SpoolHeader& header);
-
 }  // namespace ablate

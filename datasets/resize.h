@@ -1,0 +1,18 @@
+#pragma once
+
+#include "datasets/image.h"
+
+namespace ablate {
+
+enum class Filter { Bilinear, Bicubic };
+
+/// Antialiased resampling to `width` x `height`, bit for bit what Pillow's Image.resize gives for
+/// 8-bit images: separable, rows first, fixed-point weights with 22 fraction bits, each pass
+/// rounded to 8 bits, a pass that keeps its size left out. Bicubic has a = -0.5.
+Image resize(const Image& image, int width, int height, Filter filter);
+
+/// The same for the part of `image` inside `box`: equal to cropping first and resizing then, so no
+/// filter tap leaves the box. `box` must lie inside the image.
+Image resize(const Image& image, const Box& box, int width, int height, Filter filter);
+
+}  // namespace ablate

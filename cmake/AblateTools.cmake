@@ -14,10 +14,3 @@ if(ABLATE_CCACHE)
     add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
   endif()
 endif()
-
-# What the programs say about their own build.
-execute_process(COMMAND git -C ${PROJECT_SOURCE_DIR} describe --always --dirty --abbrev=12
-  OUTPUT_VARIABLE ABLATE_REVISION OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
-if(NOT ABLATE_REVISION)
-  set(ABLATE_REVISION unknown)
-endif()

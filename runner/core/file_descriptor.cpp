@@ -37,4 +37,15 @@ std::string read_to_end(int descriptor, const std::filesystem::path& path) {
   }
 }
 
+void write_all(int descriptor, std::string_view bytes, const std::filesystem::path& path) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
+    if (written >= 0) {
+      bytes.remove_prefix(static_cast<std::size_t>(written));
+    } else if (errno != EINTR) {
+      throw_file_error(path, "cannot be written", errno);
+    }
+  }
+}
+
 }  // namespace ablate

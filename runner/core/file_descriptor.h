@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 
 namespace ablate {
 
@@ -27,5 +28,8 @@ class FileDescriptor {
 
 /// Everything from the current position on. Throws Error naming `path` and the reason.
 std::string read_to_end(int descriptor, const std::filesystem::path& path);
+
+/// Writes all bytes. Throws Error naming `path` and the reason.
+void write_all(int descriptor, std::string_view bytes, const std::filesystem::path& path);
 
 }  // namespace ablate

@@ -37,17 +37,6 @@ std::pair<FileDescriptor, fs::path> open_temporary(const fs::path& file) {
   }
 }
 
-void write_all(int descriptor, std::string_view bytes, const fs::path& file) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
-    if (written < 0) {
-      if (errno == EINTR) continue;
-      throw_file_error(file, "cannot be written", errno);
-    }
-    bytes.remove_prefix(static_cast<std::size_t>(written));
-  }
-}
-
 fs::path nearest_existing(fs::path path) {
   path = fs::absolute(path);
   std::error_code ignored;

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "methods/models/layers.h"
 #include "methods/models/slots.h"
 
 namespace ablate {
@@ -20,7 +21,7 @@ class Mlp : public torch::nn::Module {
   Mlp(std::int64_t dim, std::int64_t hidden_dim);
   at::Tensor forward(const at::Tensor& x);
 
-  torch::nn::Linear fc1{nullptr}, fc2{nullptr};
+  std::shared_ptr<Linear> fc1, fc2;
 };
 
 struct BlockOptions {
@@ -34,9 +35,11 @@ struct BlockOptions {
 /// Pre-norm transformer block with timm's parameter names (norm1, attn, norm2, mlp) and the slots
 /// token mixer, residual gains and token reducer:
 ///
-///   x <- skip x + branch DropPath(attn(norm1(x)));  x <- reducer(x);  x <- x +
-///   DropPath(mlp(norm2(x)))
+///   x <- skip x + branch DropPath(attn(norm1(x)))
+///   x <- reducer(x)
+///   x <- x + DropPath(mlp(norm2(x)))
 ///
+/// A reducer that needs keys is passed by while the mixer is not run (branch = 0): there are none.
 /// Each slot has one setter, which swaps the registered child and the typed member together; only
 /// the Surgeon calls them.
 class Block : public torch::nn::Module {
@@ -49,7 +52,8 @@ class Block : public torch::nn::Module {
   /// Null after removal.
   TokenMixer* mixer() const { return mixer_.get(); }
   void set_mixer(std::shared_ptr<TokenMixer> mixer);
-  /// Deletes norm1 and the mixer; the gains keep saying what the identity path is multiplied by.
+  /// Deletes norm1 and the mixer and sets the branch gain to 0; the skip gain keeps saying what the
+  /// identity path is multiplied by.
   void remove_mixer();
 
   const ResidualGains& attention_gains() const { return attention_gains_; }
@@ -66,15 +70,20 @@ class Block : public torch::nn::Module {
 
   const std::string& block_name() const { return name_; }
 
+  LayerNorm* norm1() const { return norm1_.get(); }  ///< null after removal
+  LayerNorm& norm2() const { return *norm2_; }
+  Mlp& mlp() const { return *mlp_; }
+
  private:
-  at::Tensor drop_path_scale(const at::Tensor& like, std::string_view branch, double gain,
-                             const ForwardState& state) const;
+  TokenStream mix(const at::Tensor& x, ForwardState& state);
+  at::Tensor branch_scale(const at::Tensor& like, std::string_view branch, double gain,
+                          const ForwardState& state) const;
 
   std::string name_;
   double drop_path_;
   ResidualGains attention_gains_;
   bool retiring_ = false;
-  torch::nn::LayerNorm norm1_{nullptr}, norm2_{nullptr};
+  std::shared_ptr<LayerNorm> norm1_, norm2_;
   std::shared_ptr<TokenMixer> mixer_;
   std::shared_ptr<TokenReducer> reducer_;
   std::shared_ptr<Mlp> mlp_;

@@ -25,7 +25,8 @@ struct RemoveMixer {
   bool operator==(const RemoveMixer&) const = default;
 };
 
-/// Sets the gains of a block's attention join. A later one for the same block replaces an earlier.
+/// Sets the gains of a block's attention join. A later one for the same block replaces an earlier,
+/// and (1, 1) leaves no trace. A block without mixer takes only branch = 0.
 struct SetGains {
   int block;
   double skip, branch;
@@ -60,8 +61,9 @@ class Surgeon {
 
   /// Edits that make the present structure from the base model.
   const std::vector<Edit>& edits() const { return edits_; }
-  /// Rises whenever parameters appear, vanish or change shape: arenas, buckets and captured graphs
-  /// of an older generation are stale.
+  /// Rises whenever parameters appear, vanish, change shape, start or stop to take part (a branch
+  /// gain that becomes or leaves 0), or a reducer changes the sequence: arenas, buckets and
+  /// captured graphs of an older generation are stale.
   std::int64_t generation() const { return generation_; }
   Model& model() { return model_; }
 

@@ -31,6 +31,12 @@ class Model : public torch::nn::Module {
   /// Transformer blocks in order of execution; empty for convolutional models.
   virtual std::vector<Block*> blocks() { return {}; }
 
+  /// Norm of the residual stream after the last block; null without one.
+  virtual LayerNorm* final_norm() { return nullptr; }
+
+  /// Modules whose shapes follow the number of classes.
+  virtual std::vector<std::string> head_names() const = 0;
+
   /// Side of the square input.
   virtual std::int64_t image_size() const = 0;
 

@@ -12,6 +12,7 @@
 
 namespace ablate {
 
+class Communicator;
 class Params;
 
 /// Named places of a model that a method can fill.
@@ -24,8 +25,9 @@ std::string_view slot_name(Slot slot);
 ///
 ///   value() = base + scale * pending
 ///
-/// base, pending: (B, N, C). `scale` is per sample, (B, 1, 1): drop-path's 0 or 1/keep times the
-/// branch gain; undefined means 1. `pending` may be undefined: nothing is pending.
+/// base, pending: (B, N, C). `scale` is per sample, (B, 1, 1), or common, (1, 1, 1): drop-path's 0
+/// or 1/keep times the branch gain; undefined means 1. `pending` may be undefined: nothing is
+/// pending.
 struct TokenStream {
   at::Tensor base, pending, scale;
 
@@ -40,6 +42,10 @@ struct ForwardState {
   std::uint64_t seed = 0;
   std::int64_t step = 0;
   std::int64_t first_position = 0;  ///< of row 0 of this pass in the global batch
+  std::int64_t global_batch = 0;    ///< images of the step on all ranks; 0: this pass is all of it
+  /// The ranks that share each BatchNorm group with this one (make_group_communicator of
+  /// batch_norm.h); null when every group lies in one pass.
+  Communicator* bn_communicator = nullptr;
 
   // Token reduction (Bolya et al., "Token Merging", ICLR 2023).
   std::int64_t protected_tokens = 0;    ///< leading tokens never merged: class, then distillation
@@ -54,6 +60,8 @@ struct ForwardState {
 
   /// Intermediate tensors to keep, by module name ("blocks.3"); filled for the names present.
   std::map<std::string, at::Tensor> taps;
+  /// Keeps `tensor` when somebody asked for it.
+  void tap(const std::string& name, const at::Tensor& tensor);
 };
 
 /// Mixes information between tokens: (B, N, C) -> (B, N, C). Child `attn` of a block.
@@ -64,6 +72,8 @@ class TokenMixer : public torch::nn::Module {
   virtual at::Tensor forward(const at::Tensor& tokens, ForwardState& state) = 0;
   /// Whether state.keys can be had: only softmax-like mixers have keys that mean anything.
   virtual bool provides_keys() const = 0;
+  /// Multiplies what the mixer writes to the residual stream by a constant, in its weights.
+  virtual void scale_output(double factor) = 0;
 };
 
 /// Shortens the sequence between mixer and MLP: (B, N, C) -> (B, N', C). Child `reducer` of a

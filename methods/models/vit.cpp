@@ -1,0 +1,269 @@
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "methods/models/attention.h"
+#include "methods/models/block.h"
+#include "methods/models/layers.h"
+#include "methods/models/model.h"
+#include "runner/core/error.h"
+#include "runner/core/params.h"
+
+// Vision transformers (Dosovitskiy et al., ICLR 2021) as DeiT sizes them (Touvron et al., ICML
+// 2021), with timm's parameter names.
+
+namespace ablate::models::vit {
+namespace {
+
+struct Options {
+  std::int64_t image_size, patch_size, dim, depth, heads;
+  double mlp_ratio = 4.0;
+  bool distilled = false;
+  double drop_path = 0.0;
+  bool drop_path_linear = true;
+};
+
+constexpr double kNormEps = 1e-6;
+
+/// Cuts the image into patches and projects each; child proj holds a convolution's weight.
+class PatchEmbed final : public torch::nn::Module {
+ public:
+  PatchEmbed(std::int64_t patch, std::int64_t dim)
+      : patch_(patch),
+        proj_(register_module("proj", std::make_shared<Conv2d>(3, dim, patch, patch, 0, true))) {}
+
+  /// (B, 3, S, S) -> (B, P, C). A convolution whose stride is its kernel is one matrix product over
+  /// unfolded patches, which yields tokens in their final layout.
+  at::Tensor forward(const at::Tensor& images) const {
+    const std::int64_t batch = images.size(0), grid = images.size(2) / patch_;
+    const at::Tensor patches = images.reshape({batch, 3, grid, patch_, grid, patch_})
+                                   .permute({0, 2, 4, 1, 3, 5})
+                                   .reshape({batch, grid * grid, 3 * patch_ * patch_});
+    return at::linear(patches, proj_->weight.flatten(1), proj_->bias);
+  }
+
+ private:
+  std::int64_t patch_;
+  std::shared_ptr<Conv2d> proj_;
+};
+
+class VisionTransformer final : public Model {
+ public:
+  VisionTransformer(const Options& options, std::int64_t classes);
+
+  at::Tensor forward(const at::Tensor& images, ForwardState& state) override;
+  at::Tensor forward_features(const at::Tensor& images, ForwardState& state) override {
+    return final_tokens(images, state).select(1, 0);
+  }
+  std::vector<Block*> blocks() override;
+  LayerNorm* final_norm() override { return norm_.get(); }
+  std::vector<std::string> head_names() const override;
+  std::int64_t image_size() const override { return image_size_; }
+  void initialize(std::uint64_t seed) override;
+  std::vector<std::string> no_weight_decay() const override;
+
+ private:
+  std::int64_t prefix_tokens() const { return dist_token_.defined() ? 2 : 1; }
+  at::Tensor embed(const at::Tensor& images) const;
+  /// Class and distillation token after the last norm: (B, prefix_tokens(), C).
+  at::Tensor final_tokens(const at::Tensor& images, ForwardState& state);
+
+  std::int64_t image_size_;
+  at::Tensor cls_token_, pos_embed_, dist_token_;
+  std::shared_ptr<PatchEmbed> patch_embed_;
+  std::vector<std::shared_ptr<Block>> blocks_;
+  std::shared_ptr<LayerNorm> norm_;
+  std::shared_ptr<Linear> head_, head_dist_;
+};
+
+VisionTransformer::VisionTransformer(const Options& o, std::int64_t classes)
+    : image_size_(o.image_size) {
+  const std::int64_t grid = o.image_size / o.patch_size;
+  cls_token_ = register_parameter("cls_token", at::empty({1, 1, o.dim}));
+  pos_embed_ =
+      register_parameter("pos_embed", at::empty({1, grid * grid + (o.distilled ? 2 : 1), o.dim}));
+  if (o.distilled) dist_token_ = register_parameter("dist_token", at::empty({1, 1, o.dim}));
+  patch_embed_ = register_module("patch_embed", std::make_shared<PatchEmbed>(o.patch_size, o.dim));
+  const auto stack = register_module("blocks", std::make_shared<torch::nn::Module>("blocks"));
+  for (std::int64_t i = 0; i < o.depth; ++i) {
+    const double ramp = o.depth > 1 ? static_cast<double>(i) / static_cast<double>(o.depth - 1) : 0;
+    const BlockOptions block{.dim = o.dim,
+                             .num_heads = o.heads,
+                             .mlp_ratio = o.mlp_ratio,
+                             .drop_path = o.drop_path_linear ? o.drop_path * ramp : o.drop_path,
+                             .norm_eps = kNormEps};
+    const std::string index = std::to_string(i);
+    blocks_.push_back(stack->register_module(
+        index, std::make_shared<Block>(block, "blocks." + index,
+                                       std::make_shared<Attention>(o.dim, o.heads))));
+  }
+  norm_ = register_module("norm", std::make_shared<LayerNorm>(o.dim, kNormEps));
+  head_ = register_module("head", std::make_shared<Linear>(o.dim, classes));
+  if (o.distilled) {
+    head_dist_ = register_module("head_dist", std::make_shared<Linear>(o.dim, classes));
+  }
+}
+
+at::Tensor VisionTransformer::embed(const at::Tensor& images) const {
+  ABLATE_CHECK(images.dim() == 4 && images.size(2) == image_size_ && images.size(3) == image_size_,
+               "images of ", images.sizes(), " for a model of side ", image_size_);
+  const std::int64_t batch = images.size(0);
+  std::vector<at::Tensor> parts{cls_token_.expand({batch, -1, -1})};
+  if (dist_token_.defined()) parts.push_back(dist_token_.expand({batch, -1, -1}));
+  parts.push_back(patch_embed_->forward(images));
+  return at::cat(parts, 1).add_(pos_embed_);
+}
+
+at::Tensor VisionTransformer::final_tokens(const at::Tensor& images, ForwardState& state) {
+  state.protected_tokens = prefix_tokens();
+  for (const auto& block : blocks_) {
+    if (block->reducer()) block->reducer()->begin(state);
+  }
+  TokenStream stream{embed(images), {}, {}};
+  state.tap("patch_embed", stream.base);
+  for (const auto& block : blocks_) {
+    stream = block->forward(std::move(stream), state);
+    if (state.taps.contains(block->block_name())) {
+      stream = {stream.value(), {}, {}};
+      state.tap(block->block_name(), stream.base);
+    }
+  }
+  // Only these tokens reach a head, so only they are normalised.
+  const at::Tensor tokens = norm_->forward(stream.value().narrow(1, 0, prefix_tokens()));
+  state.tap("norm", tokens);
+  return tokens;
+}
+
+at::Tensor VisionTransformer::forward(const at::Tensor& images, ForwardState& state) {
+  const at::Tensor tokens = final_tokens(images, state);
+  const at::Tensor logits = head_->forward(tokens.select(1, 0));
+  if (!head_dist_) return logits;
+  const at::Tensor distilled = head_dist_->forward(tokens.select(1, 1));
+  return is_training() ? at::stack({logits, distilled}, 1) : (logits + distilled) / 2;
+}
+
+std::vector<Block*> VisionTransformer::blocks() {
+  std::vector<Block*> result;
+  for (const auto& block : blocks_) result.push_back(block.get());
+  return result;
+}
+
+std::vector<std::string> VisionTransformer::head_names() const {
+  if (head_dist_) return {"head", "head_dist"};
+  return {"head"};
+}
+
+std::vector<std::string> VisionTransformer::no_weight_decay() const {
+  if (dist_token_.defined()) return {"cls_token", "dist_token", "pos_embed"};
+  return {"cls_token", "pos_embed"};
+}
+
+void VisionTransformer::initialize(std::uint64_t seed) {
+  const at::NoGradGuard no_grad;
+  for (auto& item : named_parameters()) {
+    const std::string& name = item.key();
+    at::Tensor& parameter = item.value();
+    if (name.starts_with("patch_embed.")) {
+      // timm 0.3.2 leaves the framework's default here: U(+-1/sqrt(fan_in)), bias too.
+      const auto fan_in = static_cast<double>(patch_embed_->parameters()[0][0].numel());
+      fill_uniform(parameter, seed, name, 1.0 / std::sqrt(fan_in));
+    } else if (name.ends_with(".bias")) {
+      parameter.zero_();
+    } else if (name.ends_with("norm.weight") || name.ends_with("norm1.weight") ||
+               name.ends_with("norm2.weight")) {
+      parameter.fill_(1.0);
+    } else {
+      fill_truncated_normal(parameter, seed, name, 0.02);
+    }
+  }
+}
+
+struct Variant {
+  std::string_view name;
+  std::int64_t image_size, patch_size, dim, heads;
+  bool distilled = false;
+};
+
+constexpr Variant kVariants[] = {
+    {"vit", 32, 4, 192, 3},
+    {"vit_tiny_patch4_32", 32, 4, 192, 3},
+    {"vit_small_patch4_32", 32, 4, 384, 6},
+    {"deit_tiny_patch16_224", 224, 16, 192, 3},
+    {"deit_small_patch16_224", 224, 16, 384, 6},
+    {"deit_base_patch16_224", 224, 16, 768, 12},
+    {"deit_base_patch16_384", 384, 16, 768, 12},
+    {"deit_tiny_distilled_patch16_224", 224, 16, 192, 3, true},
+    {"deit_small_distilled_patch16_224", 224, 16, 384, 6, true},
+    {"deit_base_distilled_patch16_224", 224, 16, 768, 12, true},
+    {"deit_base_distilled_patch16_384", 384, 16, 768, 12, true},
+};
+constexpr std::int64_t kDepth = 12;
+
+const Variant& variant(std::string_view name) {
+  for (const Variant& candidate : kVariants) {
+    if (candidate.name == name) return candidate;
+  }
+  check_failed("registered name", std::string(name));
+}
+
+/// The settings of the free form, whose shape is not given by its name.
+void read_shape(Params& params, Options& o) {
+  o.patch_size = params.integer("patch_size", o.patch_size, 1, 1024, "side of a patch in pixels");
+  o.dim = params.integer("embed_dim", o.dim, 1, 65536, "width of the residual stream");
+  o.depth = params.integer("depth", o.depth, 1, 1000, "number of blocks");
+  o.heads = params.integer("num_heads", o.heads, 1, 1024, "attention heads; must divide embed_dim");
+  o.mlp_ratio =
+      params.number("mlp_ratio", o.mlp_ratio, 0.01, 64, "hidden width of the MLP over embed_dim");
+  if (o.dim % o.heads != 0) {
+    params.fail("num_heads", cat(o.heads, " does not divide embed_dim = ", o.dim));
+  }
+}
+
+ModelBuilder configure(std::string_view name, Params& params) {
+  const Variant& base = variant(name);
+  Options o{.image_size = base.image_size,
+            .patch_size = base.patch_size,
+            .dim = base.dim,
+            .depth = kDepth,
+            .heads = base.heads,
+            .distilled = base.distilled};
+  o.image_size = params.integer("image_size", o.image_size, 1, 4096, "side of the input in pixels");
+  if (name == "vit") read_shape(params, o);
+  o.drop_path = params.number("drop_path", 0.0, 0.0, 0.99, "stochastic depth: largest rate");
+  o.drop_path_linear =
+      params.choice(
+          "drop_path_mode", "linear", {"linear", "constant"},
+          "rate over depth: from 0 at the first block to drop_path at the last, or equal") ==
+      "linear";
+  if (o.image_size % o.patch_size != 0) {
+    params.fail("image_size",
+                cat(o.image_size, " is no multiple of the patch side ", o.patch_size));
+  }
+  return [o](const ModelContext& context) -> std::shared_ptr<Model> {
+    return std::make_shared<VisionTransformer>(o, context.num_classes);
+  };
+}
+
+std::string summary(const Variant& v) {
+  if (v.name == "vit") return "vision transformer of any shape";
+  return cat("ViT, width ", v.dim, ", 12 blocks, ", v.heads, " heads, patch ", v.patch_size, " at ",
+             v.image_size, v.distilled ? ", distillation token" : "");
+}
+
+const bool registered = [] {
+  for (const Variant& v : kVariants) {
+    Registry<ModelInfo>::Add{ModelInfo{
+        .name = std::string(v.name),
+        .summary = summary(v),
+        .semantics = 1,
+        .offers = {Slot::TokenMixer, Slot::ResidualGains, Slot::TokenReducer},
+        .image_size = v.image_size,
+        .configure = configure,
+    }};
+  }
+  return true;
+}();
+
+}  // namespace
+}  // namespace ablate::models::vit

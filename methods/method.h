@@ -59,10 +59,10 @@ class Method {
  public:
   virtual ~Method() = default;
 
-  /// Surgery before optimizer and reducer exist; edits inherited from a parent run are in place.
-  virtual void apply(Surgeon& surgeon) = 0;
-  /// Once before the first step of a run (not on resume), when data can be visited: selections.
-  virtual void prepare(TrainContext&) {}
+  /// Surgery before optimizer and gradient reducer exist. Weights are loaded and equal on all
+  /// ranks, edits inherited from a parent run and those of earlier phases are in place, and data
+  /// can be visited (selections). Not called on resume: the recorded edits are replayed instead.
+  virtual void apply(TrainContext&) = 0;
   /// Host code before each step: schedules and edits; never captured into a graph.
   virtual void between_steps(TrainContext&) {}
   /// Pure tensor code on the loss, captured; must not synchronise with the host.

@@ -23,8 +23,7 @@ void check_needs(const ModelInfo& model, const MethodInfo& method, std::string_v
   for (const Slot slot : method.needs) {
     if (std::ranges::find(model.offers, slot) == model.offers.end()) {
       throw SpecError(cat(where, ": method \"", method.name, "\" needs the slot \"",
-                          slot_name(slot), "\", which model \"", model.name,
-                          "\" does not offer"));
+                          slot_name(slot), "\", which model \"", model.name, "\" does not offer"));
     }
   }
 }
@@ -75,19 +74,16 @@ MethodStack::MethodStack(const std::vector<Component>& methods) {
   }
 }
 
-void MethodStack::apply(Surgeon& surgeon) {
+void MethodStack::apply(TrainContext& context) {
   for (Entry& entry : entries_) {
+    const Surgeon& surgeon = context.surgeon();
     const std::size_t before = surgeon.edits().size();
-    entry.method->apply(surgeon);
+    entry.method->apply(context);
     if (surgeon.edits().size() == before && entry.method->settled()) {
       throw Error(cat("method \"", entry.name,
                       "\" changed nothing: a row of a table would claim what did not happen"));
     }
   }
-}
-
-void MethodStack::prepare(TrainContext& context) {
-  for (Entry& entry : entries_) entry.method->prepare(context);
 }
 
 void MethodStack::between_steps(TrainContext& context) {

@@ -26,8 +26,7 @@ class MethodStack {
 
   /// Applies each method's surgery. Throws Error when a method changed nothing and has nothing left
   /// to do later.
-  void apply(Surgeon& surgeon);
-  void prepare(TrainContext& context);
+  void apply(TrainContext& context);
   void between_steps(TrainContext& context);
   at::Tensor in_step(TrainContext& context, at::Tensor loss);
   void on_epoch(TrainContext& context, EpochEdge edge);

@@ -1,0 +1,258 @@
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include <nlohmann/json.hpp>
+
+#include "distributed/communicator.h"
+#include "methods/method.h"
+#include "methods/transfer_entropy.h"
+#include "runner/core/error.h"
+#include "runner/core/schedule.h"
+
+namespace ablate::methods::nose {
+namespace {
+
+/// Skips the attention branches of some blocks (x <- x) while it lives. A measurement, not an edit:
+/// nothing is recorded, hence not done through the Surgeon.
+class SkippedBranches {
+ public:
+  SkippedBranches(const std::vector<Block*>& blocks, const std::vector<int>& skipped) {
+    for (const int i : skipped) {
+      Block* block = blocks[static_cast<std::size_t>(i)];
+      restore_.emplace_back(block, block->attention_gains());
+      block->set_attention_gains({.skip = 1.0, .branch = 0.0});
+    }
+  }
+  ~SkippedBranches() {
+    for (auto& [block, gains] : restore_) block->set_attention_gains(gains);
+  }
+  SkippedBranches(const SkippedBranches&) = delete;
+  SkippedBranches& operator=(const SkippedBranches&) = delete;
+
+ private:
+  std::vector<std::pair<Block*, ResidualGains>> restore_;
+};
+
+enum class Readout {
+  Logits,    ///< class head, the read-out the authors point to: unbiased deviation, log base 2
+  Features,  ///< class token after the final norm: population deviation, natural log
+};
+
+/// Where the layers to remove come from.
+struct Selection {
+  std::vector<std::int64_t> layers;  ///< given; empty: searched
+  std::int64_t remove = 0;
+  Readout readout = Readout::Logits;
+  bool absolute = false;
+  std::int64_t samples = 0;
+  DecisionSplit split = DecisionSplit::Train;
+};
+
+double measure_entropy(TrainContext& context, const Selection& selection) {
+  Model& model = context.surgeon().model();
+  GaussianEntropy statistics;
+  context.visit(
+      selection.split, selection.samples, [&](const at::Tensor& images, const at::Tensor& weights) {
+        ForwardState state;
+        statistics.add(selection.readout == Readout::Logits ? model.forward(images, state)
+                                                            : model.forward_features(images, state),
+                       weights);
+      });
+  statistics.reduce(context.communicator());
+  return selection.readout == Readout::Logits ? statistics.entropy(true, 2.0)
+                                              : statistics.entropy(false, std::numbers::e);
+}
+
+/// NOSE search: greedy minimum of transfer entropy over blocks that still have attention.
+std::vector<std::int64_t> search(TrainContext& context, const Selection& selection) {
+  const std::vector<Block*> blocks = context.surgeon().model().blocks();
+  std::vector<int> candidates;
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    if (blocks[i]->mixer()) candidates.push_back(static_cast<int>(i));
+  }
+  if (selection.remove > static_cast<std::int64_t>(candidates.size())) {
+    throw SpecError(cat("methods.nose.remove: ", selection.remove,
+                        " layers to remove, but the model has ", candidates.size(),
+                        " attention layers"));
+  }
+  const auto steps = select_layers(candidates, static_cast<int>(selection.remove),
+                                   selection.absolute, [&](const std::vector<int>& skipped) {
+                                     const SkippedBranches guard(blocks, skipped);
+                                     return measure_entropy(context, selection);
+                                   });
+  std::vector<std::int64_t> layers;
+  nlohmann::json record = nlohmann::json::array();
+  for (const SelectionStep& step : steps) {
+    layers.push_back(step.chosen);
+    record.push_back({{"chosen", step.chosen},
+                      {"transfer_entropy", step.transfer_entropy},
+                      {"tried", step.tried}});
+  }
+  context.event("nose_selection", {{"steps", std::move(record)}});
+  std::ranges::sort(layers);
+  return layers;
+}
+
+/// Entropy-based selection of attention layers and their dilution: the branch output is faded into
+/// the identity, x <- (2 - lambda) x + lambda DropPath(attn(norm1 x)), with one scalar lambda that
+/// falls from 1 to 0; at 0 norm1 and attention are deleted and the block doubles its input.
+class Nose final : public Method {
+ public:
+  explicit Nose(Params& params);
+
+  void apply(TrainContext& context) override {
+    if (selection_.layers.empty()) selection_.layers = search(context, selection_);
+    check_layers(context.surgeon().model());
+    for (const std::int64_t layer : selection_.layers) {
+      context.surgeon().apply(MarkRetiring{static_cast<int>(layer)});
+    }
+    if (direct_ || context.epochs() == 0) remove(context.surgeon());
+  }
+
+  void between_steps(TrainContext& context) override {
+    if (removed_) return;
+    const double lambda = current_lambda(context);
+    if (lambda == lambda_) return;
+    lambda_ = lambda;
+    context.metric("nose/lambda", lambda);
+    if (lambda == 0.0) {
+      remove(context.surgeon());
+    } else {
+      set_gains(context.surgeon(), lambda);
+    }
+  }
+
+  void finalize(Surgeon& surgeon) override {
+    if (!removed_) remove(surgeon);
+  }
+
+  bool settled() const override { return removed_; }
+
+  nlohmann::json save() const override {
+    return {{"layers", selection_.layers}, {"lambda", lambda_}, {"removed", removed_}};
+  }
+
+  void load(const nlohmann::json& state) override {
+    selection_.layers = state.at("layers").get<std::vector<std::int64_t>>();
+    lambda_ = state.at("lambda").get<double>();
+    removed_ = state.at("removed").get<bool>();
+  }
+
+ private:
+  double current_lambda(const TrainContext& context) const {
+    FadeSettings settings = fade_;
+    if (settings.epochs == 0) settings.epochs = 0.75 * static_cast<double>(context.epochs());
+    return fade(settings, context.step(), context.steps_per_epoch());
+  }
+
+  /// (skip, branch) at lambda; without compensation the identity is not made up for the branch.
+  ResidualGains gains(double lambda) const {
+    return {.skip = compensation_ ? 2.0 - lambda : 1.0, .branch = lambda};
+  }
+
+  void set_gains(Surgeon& surgeon, double lambda) const {
+    for (const std::int64_t layer : selection_.layers) {
+      const auto [skip, branch] = gains(lambda);
+      surgeon.apply(SetGains{static_cast<int>(layer), skip, branch});
+    }
+  }
+
+  void remove(Surgeon& surgeon) {
+    set_gains(surgeon, 0.0);
+    for (const std::int64_t layer : selection_.layers) {
+      surgeon.apply(RemoveMixer{static_cast<int>(layer)});
+    }
+    lambda_ = 0.0;
+    removed_ = true;
+  }
+
+  void check_layers(Model& model) const {
+    const std::vector<Block*> blocks = model.blocks();
+    for (const std::int64_t layer : selection_.layers) {
+      if (layer >= static_cast<std::int64_t>(blocks.size()) ||
+          !blocks[static_cast<std::size_t>(layer)]->mixer()) {
+        throw SpecError(cat("methods.nose.layers: block ", layer,
+                            " has no attention to remove; blocks are 0 to ", blocks.size() - 1));
+      }
+    }
+  }
+
+  Selection selection_;
+  bool direct_;
+  bool compensation_;
+  FadeSettings fade_;
+  double lambda_ = 1.0;
+  bool removed_ = false;
+};
+
+Nose::Nose(Params& params) {
+  constexpr std::int64_t kManyLayers = 10'000;
+  selection_.layers = params.integers("layers", {}, 0, kManyLayers,
+                                      "blocks that lose their attention; empty: searched");
+  selection_.remove =
+      params.integer("remove", static_cast<std::int64_t>(selection_.layers.size()), 0, kManyLayers,
+                     "how many attention layers the search removes");
+  if (selection_.remove == 0) {
+    params.fail("remove", "nothing to remove: set remove = K, or layers = [...]");
+  }
+  if (!selection_.layers.empty() &&
+      selection_.remove != static_cast<std::int64_t>(selection_.layers.size())) {
+    params.fail("remove", "differs from the number of given layers; leave one of them out");
+  }
+  std::ranges::sort(selection_.layers);
+  if (std::ranges::adjacent_find(selection_.layers) != selection_.layers.end()) {
+    params.fail("layers", "names a block twice");
+  }
+  selection_.readout = params.choice("readout", "logits", {"logits", "features"},
+                                     "where the search measures entropy: class head, or class "
+                                     "token after the final norm") == "logits"
+                           ? Readout::Logits
+                           : Readout::Features;
+  // The paper does not say whether a negative transfer entropy counts as the smallest.
+  selection_.absolute = params.choice("transfer_entropy", "signed", {"signed", "absolute"},
+                                      "compare signed values, or magnitudes") == "absolute";
+  selection_.samples = params.integer("samples", 2048, 2, std::numeric_limits<std::int64_t>::max(),
+                                      "images the search looks at");
+  selection_.split = params.choice("decide_on", "train", {"train", "holdout"},
+                                   "which data the search looks at; never the test set") == "train"
+                         ? DecisionSplit::Train
+                         : DecisionSplit::Holdout;
+  direct_ = params.boolean("direct", false, "remove at once instead of diluting (a control)");
+  compensation_ = params.boolean("compensation", true,
+                                 "fade the branch into the identity, not into nothing (a control)");
+  fade_ = read_fade(params, "dilution", 0.0);
+}
+
+const Registry<MethodInfo>::Add added{{
+    .name = "nose",
+    .summary = "removes the attention layers with the least transfer entropy, by dilution",
+    .paper = "Lin et al., MLP Can Be a Good Transformer Learner, CVPR 2024",
+    .semantics = 1,
+    .phase = Phase::AttentionRemoval,
+    .needs = {Slot::TokenMixer, Slot::ResidualGains},
+    .conflicts = {},
+    .conflict_reason = "",
+    .reconstruction =
+        "the outer loop of the search follows the authors' answers; the images and the "
+        "sign convention behind the published sets are not known",
+    .make = [](Params& params) -> std::unique_ptr<Method> {
+      return std::make_unique<Nose>(params);
+    },
+    .example =
+        [] {
+          return MethodExample{.model = "vit",
+                               .params = R"(name = "nose"
+remove = 1
+samples = 32
+dilution_epochs = 1)",
+                               .model_params = R"(image_size = 16
+patch_size = 4
+embed_dim = 16
+depth = 3
+num_heads = 2)"};
+        },
+}};
+
+}  // namespace
+}  // namespace ablate::methods::nose

@@ -23,8 +23,8 @@ struct Checkpoint {
 };
 
 /// Resume points of one run in one folder, each a folder of its own that appears by a rename and
-/// carries a manifest with the SHA-256 of its files: a reader finds the newest complete one whatever
-/// happened while the next was written.
+/// carries a manifest with the SHA-256 of its files: a reader finds the newest complete one
+/// whatever happened while the next was written.
 ///
 ///   step-000000120/{tensors.safetensors, state.json, manifest.json}
 class CheckpointStore {

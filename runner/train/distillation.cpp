@@ -6,8 +6,8 @@ namespace ablate {
 
 Distillation::Options Distillation::Options::read(Params& params) {
   Options options;
-  options.alpha =
-      params.number("alpha", 0.5, 0.0, 1.0, "weight of the teacher's term; 1 - alpha of the label's");
+  options.alpha = params.number("alpha", 0.5, 0.0, 1.0,
+                                "weight of the teacher's term; 1 - alpha of the label's");
   options.temperature = params.number("temperature", 1.0, 0.01, 1000.0,
                                       "softening of both distributions (mode = \"soft\")");
   options.hard = params.choice("mode", "hard", {"hard", "soft"},
@@ -39,7 +39,8 @@ at::Tensor Distillation::loss(const at::Tensor& base, const at::Tensor& output,
     teacher_logits = teacher_->forward(images, state);
   }
   const at::Tensor student = output.dim() == 3 ? output.select(1, 1) : output;
-  return (1.0 - options_.alpha) * base + options_.alpha * kd_loss(options_, student, teacher_logits);
+  return (1.0 - options_.alpha) * base +
+         options_.alpha * kd_loss(options_, student, teacher_logits);
 }
 
 }  // namespace ablate

@@ -11,8 +11,9 @@ namespace ablate {
 
 class Model;
 
-/// Learning from another run's logits (Touvron et al., "Training data-efficient image transformers",
-/// ICML 2021):  loss = (1 - alpha) base + alpha kd(student, teacher(x)), x the augmented, mixed image.
+/// Learning from another run's logits (Touvron et al., "Training data-efficient image
+/// transformers", ICML 2021):  loss = (1 - alpha) base + alpha kd(student, teacher(x)), x the
+/// augmented, mixed image.
 ///   hard: kd = cross-entropy against the teacher's argmax;
 ///   soft: kd = tau^2 KL(teacher / tau || student / tau), mean over all elements (B K) as in the
 ///         published code, not over the batch.

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "runner/core/process.h"
+#include "sweeps/launch.h"
+#include "sweeps/workspace.h"
+
+namespace ablate {
+
+/// One attempt at one resolved run.
+struct JobRequest {
+  std::string run_id;
+  int attempt = 1;        ///< counts from 1
+  int fence = 1;          ///< rises with every attempt
+  std::vector<int> cpus;  ///< the job may run on these only; empty: on all of ours
+};
+
+/// A process group that works on a run, started by us or by a predecessor.
+class Job {
+ public:
+  virtual ~Job() = default;
+
+  /// How it ended, once it has. `code` is -1 when nobody can say (a predecessor's job): the spooled
+  /// outcome then decides alone.
+  virtual std::optional<ExitStatus> poll() = 0;
+  /// Ends it now, ranks included. A checkpoint is not waited for.
+  virtual void kill() = 0;
+  /// What a later `ablate` needs to find the job again.
+  virtual nlohmann::json handle() const = 0;
+};
+
+/// Starts jobs. Stopping is not its business: a run is stopped by its stop file, everywhere alike.
+class Executor {
+ public:
+  virtual ~Executor() = default;
+
+  /// Starts a job; its output goes to the attempt's log. Throws Error when it cannot be started.
+  virtual std::unique_ptr<Job> start(const JobRequest& request) = 0;
+  /// The job behind a handle when it still runs, else nullptr.
+  virtual std::unique_ptr<Job> adopt(const nlohmann::json& handle) = 0;
+  /// Cores of this machine that jobs may use; empty when the executor places jobs elsewhere.
+  virtual std::vector<int> cpus() const = 0;
+};
+
+/// Runs jobs on this machine: `mpirun` in a process group of its own, or the rank program alone
+/// when there is one rank.
+std::unique_ptr<Executor> make_local_executor(const Launch& launch, const Workspace& workspace);
+
+/// The command line of a job and what it adds to the environment; apart for tests and `show`.
+ProcessOptions local_command(const JobRequest& request, const Launch& launch,
+                             const Workspace& workspace);
+
+/// `jobs` disjoint parts of `cpus`, as equal as they can be. With one job the part is empty: no
+/// binding. Throws SpecError when there are more jobs than cores.
+std::vector<std::vector<int>> divide_cpus(const std::vector<int>& cpus, int jobs);
+
+}  // namespace ablate

@@ -1,0 +1,296 @@
+// A stand-in for ablate-train without LibTorch: resolves drafts trivially and writes true spools,
+// with outcomes scripted in the spec, so that scheduling, retries, resuming, stopping and killing
+// are tested without training anything.
+//
+//   model = { name = "fake", script = ["crash@3", "done"], steps = 10, step_ms = 1 }
+//
+// The n-th attempt follows the n-th entry of `script` (the last one repeats): "done", or at step K
+// "crash@K" (killed, no outcome), "transient@K", "fail@K", "diverge@K", "hang@K" (silence for
+// ever). Every step is a checkpoint, so a later attempt goes on where the former stopped.
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <optional>
+#include <thread>
+
+#include <nlohmann/json.hpp>
+#include <signal.h>
+#include <unistd.h>
+
+#include "results/spool_writer.h"
+#include "runner/core/error.h"
+#include "runner/core/files.h"
+#include "runner/core/process.h"
+#include "runner/core/run_paths.h"
+#include "runner/core/run_spec.h"
+
+namespace ablate {
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+// ---- resolve ----
+
+Component component(const Value& spec, const char* key) {
+  const Value* table = spec.find(key);
+  Component result{key, 1, Value()};
+  if (table == nullptr) return result;
+  result.name = table->find("name")->as_string();
+  result.params = *table;
+  return result;
+}
+
+std::int64_t setting(const RunSpec& spec, const char* key, std::int64_t fallback) {
+  const Value* value = spec.model.params.find(key);
+  return value == nullptr ? fallback : value->as_int();
+}
+
+RunSpec resolve_spec(const json& draft, const std::vector<RunSpec>& earlier) {
+  const Value value = Value::from_annotated_json(draft.at("spec"));
+  for (const auto& [key, entry] : value.as_table()) {
+    if (key == "typo") throw SpecError(cat(entry.origin().str(), ": unknown key \"typo\""));
+  }
+  RunSpec spec;
+  spec.dataset = component(value, "dataset");
+  spec.model = component(value, "model");
+  spec.task = component(value, "task");
+  spec.optimizer = component(value, "optimizer");
+  spec.schedule = component(value, "schedule");
+  spec.augmentation = component(value, "augmentation");
+  spec.training["epochs"] = value.find("epochs") ? *value.find("epochs") : Value(1);
+  spec.training["global_batch"] = Value(8);
+  spec.seed = static_cast<std::uint64_t>(value.find("seed")->as_int());
+  if (const Value* methods = value.find("methods")) {
+    for (const Value& method : methods->as_array()) {
+      spec.methods.push_back({method.find("name")->as_string(), 1, method});
+    }
+  }
+  for (const json& parent : draft.at("parents")) {
+    const RunSpec& from = earlier.at(parent.at("draft").get<std::size_t>());
+    spec.parents.push_back({parent.at("role").get<std::string>(), from.id(), from.config_hash()});
+    spec.inherited_methods = from.inherited_methods;
+    spec.inherited_methods.insert(spec.inherited_methods.end(), from.methods.begin(),
+                                  from.methods.end());
+  }
+  return spec;
+}
+
+json resolved_json(const RunSpec& spec) {
+  json methods = json::array(), parents = json::array();
+  for (const Component& method : spec.inherited_methods) {
+    methods.push_back({{"name", method.name}, {"origin", "parent"}});
+  }
+  for (const Component& method : spec.methods) {
+    methods.push_back({{"name", method.name}, {"origin", "own"}});
+  }
+  for (const Parent& parent : spec.parents) {
+    parents.push_back({{"role", parent.role}, {"id", parent.run_id}});
+  }
+  const std::int64_t steps = setting(spec, "steps", 10);
+  return {{"id", spec.id()},
+          {"spec", spec.to_json()},
+          {"config_hash", spec.config_hash()},
+          {"config", spec.config_json()},
+          {"methods", methods},
+          {"parents", parents},
+          {"dataset",
+           {{"name", spec.dataset.name},
+            {"split", "test"},
+            {"train_size", 80},
+            {"test_size", 16},
+            {"classes", 2}}},
+          {"steps_per_epoch", 10},
+          {"total_steps", steps},
+          {"images_seen", steps * 8},
+          {"structure", {{"params", 1'000'000}, {"macs", 2'000'000'000}}},
+          {"semantics_notes", json::array()}};
+}
+
+int resolve() {
+  if (const char* counter = std::getenv("FAKE_TRAIN_RESOLVES")) {
+    std::ofstream(counter, std::ios::app) << "resolve\n";
+  }
+  const json request = json::parse(std::cin);
+  std::vector<RunSpec> specs;
+  json runs = json::array();
+  for (const json& draft : request.at("drafts")) {
+    specs.emplace_back();
+    try {
+      specs.back() = resolve_spec(draft, specs);
+      runs.push_back(resolved_json(specs.back()));
+    } catch (const SpecError& error) {
+      runs.push_back({{"error", error.what()}});
+    }
+  }
+  std::cout << json{{"runs", runs}} << "\n";
+  return 0;
+}
+
+// ---- run ----
+
+struct Script {
+  std::string what = "done";
+  std::int64_t step = -1;
+};
+
+Script script_of(const RunSpec& spec, int attempt) {
+  const Value* list = spec.model.params.find("script");
+  if (list == nullptr) return {};
+  const auto& entries = list->as_array();
+  const auto index = std::min(entries.size(), static_cast<std::size_t>(attempt)) - 1;
+  const auto parts = split(entries[index].as_string(), '@');
+  return {parts[0], parts.size() > 1 ? std::stoll(parts[1]) : -1};
+}
+
+struct Attempt {
+  RunSpec spec;
+  RunPaths paths;
+  fs::path stop_file;
+  std::string fence;
+  int number = 1;
+  int rank = 0;
+};
+
+std::int64_t newest_checkpoint(const RunPaths& paths) {
+  const fs::path file = paths.checkpoints() / "newest";
+  return fs::exists(file) ? std::stoll(read_file(file)) : 0;
+}
+
+void save_checkpoint(const Attempt& attempt, SpoolWriter& spool, std::int64_t step) {
+  if (read_file(attempt.paths.fence()) != attempt.fence)
+    throw Error("fenced off by a later attempt");
+  spool.flush();
+  make_directories(attempt.paths.checkpoints());
+  write_file_atomic(attempt.paths.checkpoints() / "newest", cat(step));
+}
+
+Outcome outcome_of(OutcomeState state, const char* cause, std::int64_t step, ExitCode code) {
+  Outcome outcome;
+  outcome.state = state;
+  outcome.cause = cause;
+  outcome.detail = cat("scripted ", cause);
+  outcome.last_step = step;
+  outcome.images_seen = step * 8;
+  outcome.exit_code = static_cast<int>(code);
+  return outcome;
+}
+
+/// What the script wants at this step; kills or hangs by itself.
+std::optional<Outcome> act(const Script& script, std::int64_t step, SpoolWriter& spool) {
+  if (script.step != step) return std::nullopt;
+  if (script.what == "crash") {
+    spool.flush();
+    ::kill(::getpid(), SIGKILL);
+  }
+  if (script.what == "hang") {
+    while (true) std::this_thread::sleep_for(std::chrono::hours(1));
+  }
+  if (script.what == "transient") {
+    return outcome_of(OutcomeState::Transient, "oom", step, ExitCode::Transient);
+  }
+  if (script.what == "fail") return outcome_of(OutcomeState::Failed, "bug", step, ExitCode::Failed);
+  return outcome_of(OutcomeState::Diverged, "nan", step, ExitCode::Diverged);
+}
+
+Outcome train(const Attempt& attempt, SpoolWriter& spool, std::int64_t first) {
+  const auto loss = spool.metric("train/loss", "nat", Better::Lower);
+  const auto top1 = spool.metric("eval/top1", "%", Better::Higher);
+  const Script script = script_of(attempt.spec, attempt.number);
+  const std::int64_t steps = setting(attempt.spec, "steps", 10);
+  const auto pause = std::chrono::milliseconds(setting(attempt.spec, "step_ms", 0));
+  for (std::int64_t step = first + 1; step <= steps; ++step) {
+    if (auto outcome = act(script, step, spool)) return *outcome;
+    std::this_thread::sleep_for(pause);
+    spool.log(loss, step, 1.0 / static_cast<double>(step));
+    spool.log(top1, step, 50.0 + static_cast<double>(step));
+    save_checkpoint(attempt, spool, step);
+    if (fs::exists(attempt.stop_file)) {
+      return outcome_of(OutcomeState::Interrupted, "user", step, ExitCode::Interrupted);
+    }
+  }
+  return outcome_of(OutcomeState::Done, "finished", steps, ExitCode::Done);
+}
+
+void finish(const Attempt& attempt, SpoolWriter& spool, const Outcome& outcome) {
+  const double accuracy = static_cast<double>(setting(attempt.spec, "top1", 70)) +
+                          0.1 * static_cast<double>(attempt.spec.seed);
+  spool.final_value(spool.metric("top1", "%", Better::Higher), outcome.last_step, accuracy);
+  spool.final_value(spool.metric("params_m", "M", Better::Lower), outcome.last_step, 1.0);
+  spool.final_value(spool.metric("gmacs", "G", Better::Lower), outcome.last_step, 2.0);
+  make_directories(attempt.paths.final_directory());
+  write_file_atomic(attempt.paths.final_weights(), "weights");
+  write_file_atomic(attempt.paths.final_structure(), "{\"model\": \"fake\"}");
+  fs::remove_all(attempt.paths.checkpoints());
+}
+
+int run_rank(const Attempt& attempt) {
+  SpoolHeader header;
+  header.run_uid = attempt.spec.id();
+  header.attempt = attempt.number;
+  header.rank = attempt.rank;
+  header.first_step = newest_checkpoint(attempt.paths) + 1;
+  SpoolWriter spool(attempt.paths.spool(attempt.number, attempt.rank), header);
+  std::cout << "fake training of " << attempt.spec.id() << std::endl;
+  spool.facts(FactKind::Environment, json{{"world_size", 1}, {"threads", 1}}.dump());
+  spool.facts(FactKind::Machine, json{{"hostname", "fake"}, {"cores", 2}}.dump());
+  const Outcome outcome = train(attempt, spool, header.first_step - 1);
+  if (outcome.state == OutcomeState::Done) finish(attempt, spool, outcome);
+  spool.outcome(outcome);
+  spool.close();
+  return outcome.exit_code;
+}
+
+/// Ranks above 0 only keep company: they write no spool and leave with rank 0's outcome unknown.
+int run(const std::vector<std::string>& arguments) {
+  die_with_parent(SIGKILL);
+  const json spec_json = json::parse(read_file(arguments.at(0)));
+  const auto option = [&](const std::string& name) {
+    const auto found = std::find(arguments.begin(), arguments.end(), name);
+    return found == arguments.end() ? std::string() : *(found + 1);
+  };
+  const RunSpec spec = RunSpec::from_json(spec_json);
+  Attempt attempt{spec, RunPaths(option("--out"), spec.id()), option("--stop-file"),
+                  option("--fence"), std::stoi(option("--attempt"))};
+  if (const char* rank = std::getenv("OMPI_COMM_WORLD_RANK")) attempt.rank = std::stoi(rank);
+  if (attempt.rank > 0) return 0;
+  return run_rank(attempt);
+}
+
+int dispatch(const std::vector<std::string>& arguments) {
+  const std::string verb = arguments.empty() ? "" : arguments[0];
+  if (verb == "resolve") return resolve();
+  if (verb == "run") return run({arguments.begin() + 1, arguments.end()});
+  if (verb == "describe") {
+    std::cout << json{{"methods",
+                       {{{"name", "nose"},
+                         {"summary", "removes attention"},
+                         {"paper", "p"},
+                         {"phase", "AttentionRemoval"},
+                         {"needs", json::array()},
+                         {"conflicts", json::array()},
+                         {"params", json::array()}}}},
+                      {"models", {{{"name", "fake"}, {"summary", "no model"}}}},
+                      {"datasets", json::array()},
+                      {"build", {{"version", "0"}, {"torch", ""}}}}
+              << "\n";
+    return 0;
+  }
+  std::cerr << "fake_train: unknown verb " << verb << "\n";
+  return 2;
+}
+
+}  // namespace
+}  // namespace ablate
+
+int main(int argc, char** argv) {
+  try {
+    return ablate::dispatch({argv + 1, argv + argc});
+  } catch (const ablate::Error& error) {
+    std::cerr << error.what() << "\n";
+    return static_cast<int>(error.exit_code());
+  }
+}

@@ -4,6 +4,9 @@
 
 # ablate_discover(<target> <label> <filter>)
 function(ablate_discover target label filter)
+  # ABLATE_BIN: folder of the programs; ABLATE_TEST_BIN: of the test executables and fakes.
+  string(CONCAT environment "OMP_NUM_THREADS=1;ABLATE_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}"
+    ";ABLATE_TEST_BIN=${CMAKE_BINARY_DIR}/tests")
   gtest_discover_tests(${target}
     TEST_FILTER "${filter}"
     TEST_LIST ${target}_${label}
@@ -11,7 +14,7 @@ function(ablate_discover target label filter)
     DISCOVERY_MODE PRE_TEST
     DISCOVERY_TIMEOUT 120
     PROPERTIES LABELS ${label} TIMEOUT 900
-      ENVIRONMENT "OMP_NUM_THREADS=1;ABLATE_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+      ENVIRONMENT "${environment}")
 endfunction()
 
 # ablate_test_folder(<folder> [TORCH] DEPENDS <target>...)

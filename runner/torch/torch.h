@@ -5,10 +5,11 @@
 /// LibTorch versions are levelled.
 ///
 /// It gives tensors and their operations (`at::`), modules (`torch::nn::Module`), and autograd
-/// (`torch::autograd::Function`, `grad`, hooks). Left out on purpose: <torch/torch.h> adds the layers,
-/// optimizers and data loaders of LibTorch, of which nothing is used here, and costs every file 40 %
-/// more compile time (36 against 26 CPU-seconds).
+/// (`torch::autograd::Function`, `grad`, hooks). Left out on purpose: <torch/torch.h> adds layers,
+/// optimizers and data loaders, of which nothing is used here, and costs every file 40 % more
+/// compile time (36 against 26 CPU-seconds).
 
+// clang-format off
 // First, because clang 14 (clangd, clang-tidy) rejects the headers below in C++20 when it meets
 // std::vector<c10::IValue> before IValue is complete.
 #include <ATen/core/ivalue.h>
@@ -25,3 +26,4 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #endif
+// clang-format on

@@ -13,8 +13,9 @@ namespace ablate {
 /// frames of a type they do not know are skipped and counted.
 inline constexpr int kSpoolSchemaVersion = 1;
 
-/// First record of every spool file. `attempt` counts from 1. `first_step` is the smallest step
-/// this attempt writes points for: points of earlier attempts at or after it are dropped.
+/// First record of every spool file. `attempt` counts from 1; bench jobs of a run count down from
+/// 0 and never touch its state. `first_step` is the smallest step this attempt writes points for:
+/// points of earlier attempts at or after it are dropped.
 struct SpoolHeader {
   std::string spool_uid{};  ///< names the file for ever; the writer fills in an empty one
   std::string run_uid{};

@@ -1,0 +1,148 @@
+#include "results/lease.h"
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <random>
+#include <system_error>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "runner/core/error.h"
+#include "runner/core/file_descriptor.h"
+#include "runner/core/files.h"
+
+namespace ablate {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr auto kForeignStale = std::chrono::minutes(10);
+constexpr auto kUnreadableStale = std::chrono::seconds(10);
+
+struct Holder {
+  std::string host, boot, pid, start;
+};
+
+std::string read_line(const std::string& path) {
+  std::error_code error;
+  if (!fs::exists(path, error)) return {};
+  std::string text = read_file(path);
+  return text.substr(0, text.find('\n'));
+}
+
+// Field 22 of /proc/PID/stat, counted behind the command's closing parenthesis; "" without process.
+std::string start_of(const std::string& pid) {
+  std::string text;
+  try {
+    text = read_line("/proc/" + pid + "/stat");
+  } catch (const Error&) {
+    return {};  // ended in between
+  }
+  const auto fields = split(std::string_view(text).substr(text.rfind(')') + 1), ' ');
+  return fields.size() > 20 ? fields[20] : std::string();
+}
+
+Holder myself() {
+  std::array<char, 256> host{};
+  ::gethostname(host.data(), host.size() - 1);
+  const std::string pid = std::to_string(::getpid());
+  return {host.data(), read_line("/proc/sys/kernel/random/boot_id"), pid, start_of(pid)};
+}
+
+std::string content_of(const Holder& h) {
+  return cat(h.host, " ", h.boot, " ", h.pid, " ", h.start, " ", std::random_device()(), "\n");
+}
+
+std::chrono::nanoseconds age(const fs::path& path) {
+  std::error_code error;
+  const auto written = fs::last_write_time(path, error);
+  return error ? std::chrono::nanoseconds(0) : fs::file_time_type::clock::now() - written;
+}
+
+// Whether the process that wrote `content` is certainly or, on other hosts, presumably gone.
+bool is_stale(const fs::path& path, const std::string& content, std::string& holder) {
+  const auto fields = split(content, ' ');
+  if (fields.size() != 5) {  // between its creation and the first write
+    holder = cat("a process that is just starting (", path.string(), ")");
+    return age(path) > kUnreadableStale;
+  }
+  holder = cat("process ", fields[2], " on ", fields[0], " (", path.string(), ")");
+  const Holder me = myself();
+  if (fields[0] != me.host) return age(path) > kForeignStale;
+  return fields[1] != me.boot || start_of(fields[2]) != fields[3];
+}
+
+// Removes the lease whose content was found stale. Another process may do the same and have taken
+// it meanwhile: then what was moved away is put back.
+void remove_stale(const fs::path& path, const std::string& stale) {
+  const fs::path moved = path.string() + cat(".stale.", ::getpid());
+  if (::rename(path.c_str(), moved.c_str()) != 0) return;
+  if (read_file(moved) != stale) (void)::link(moved.c_str(), path.c_str());
+  ::unlink(moved.c_str());
+}
+
+// False when the file exists.
+bool create(const fs::path& path, const std::string& content) {
+  FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  if (!file.is_open()) {
+    if (errno == EEXIST) return false;
+    throw_file_error(path, "cannot take the lease for writing", errno);
+  }
+  const auto size = static_cast<ssize_t>(content.size());
+  if (::write(file.get(), content.data(), content.size()) != size || ::fsync(file.get()) != 0) {
+    const int why = errno;
+    ::unlink(path.c_str());
+    throw_file_error(path, "cannot write the lease", why);
+  }
+  return true;
+}
+
+std::string content_or_nothing(const fs::path& path) {
+  try {
+    return read_file(path);
+  } catch (const Error&) {
+    return {};  // given back in between
+  }
+}
+
+}  // namespace
+
+Lease::Lease(fs::path path, std::string content)
+    : path_(std::move(path)), content_(std::move(content)) {}
+
+Lease::Lease(Lease&& other) noexcept
+    : path_(std::move(other.path_)), content_(std::exchange(other.content_, {})) {}
+
+std::optional<Lease> Lease::try_take(const fs::path& path, std::string& holder) {
+  make_directories(path.parent_path());
+  const std::string content = content_of(myself());
+  for (int round = 0; round < 3; ++round) {
+    if (create(path, content)) return Lease(path, content);
+    const std::string found = content_or_nothing(path);
+    if (!is_stale(path, found, holder)) return std::nullopt;
+    remove_stale(path, found);
+  }
+  return std::nullopt;
+}
+
+Lease Lease::take(const fs::path& path) {
+  std::string holder;
+  if (auto lease = try_take(path, holder)) return std::move(*lease);
+  throw Error(cat("the results database is being written by ", holder, "; wait for it, or end it"));
+}
+
+Lease::~Lease() {
+  if (!content_.empty() && content_or_nothing(path_) == content_) ::unlink(path_.c_str());
+}
+
+void Lease::renew() {
+  if (content_or_nothing(path_) != content_)
+    throw Error(cat(path_.string(), ": another process has taken over the lease for writing"));
+  ::utimensat(AT_FDCWD, path_.c_str(), nullptr, 0);
+}
+
+}  // namespace ablate

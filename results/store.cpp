@@ -1,0 +1,140 @@
+#include "results/store.h"
+
+#include <fstream>
+
+#include <sqlite3.h>
+
+#include "results/file_system_probe.h"
+#include "results/schema.h"
+#include "results/sqlite.h"
+#include "runner/core/error.h"
+#include "runner/core/files.h"
+#include "runner/core/log.h"
+
+namespace ablate {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kBusyTimeoutMs = 10'000;
+
+bool is_local_file_system(const fs::path& file) {
+  const FileSystemKind kind = file_system_kind(file);
+  if (kind == FileSystemKind::Local) return true;
+  if (kind == FileSystemKind::Unknown)
+    return has_reliable_locks(file.has_parent_path() ? file.parent_path() : ".");
+  return false;
+}
+
+// SQLite would take an empty file as a new database, and call any other one "not a database" only
+// at the first query.
+void check_file_header(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::string magic(16, '\0');
+  in.read(magic.data(), static_cast<std::streamsize>(magic.size()));
+  if (in.gcount() > 0 && magic != std::string("SQLite format 3\0", 16))
+    throw SQLite::Exception("its first bytes are not those of an SQLite file", SQLITE_NOTADB);
+}
+
+void set_pragmas(SQLite::Database& db, ResultStore::Mode mode, bool local) {
+  db.exec("PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA cache_size = -65536");
+  if (mode == ResultStore::Mode::ReadOnly) {
+    db.exec("PRAGMA query_only = ON");
+    return;
+  }
+  const std::string wanted = local ? "wal" : "delete";
+  const auto got = query_text(db, cat("PRAGMA journal_mode = ", wanted));
+  if (got != wanted)
+    throw SQLite::Exception(cat("journal mode is ", got.value_or("unknown"), ", wanted ", wanted),
+                            SQLITE_IOERR);
+  db.exec(local ? "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 4000"
+                : "PRAGMA synchronous = FULL");
+}
+
+std::string way_out(const fs::path& file, int code) {
+  switch (code & 0xff) {
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+      return cat(
+          "the database is damaged. Nothing measured is lost: the spool files hold it. Move "
+          "the file away (mv ",
+          file.string(), " ", file.string(),
+          ".damaged), then rebuild it: `ablate ingest OUT`, and `ablate sweep FILE` for the "
+          "labels");
+    case SQLITE_FULL:
+      return "the disk is full: free some space and run the command again";
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+      return "another process is writing for longer than 10 s: try again, or end it";
+    case SQLITE_READONLY:
+    case SQLITE_CANTOPEN:
+    case SQLITE_PERM:
+    case SQLITE_AUTH:
+      return "the file or its folder is missing or not accessible: a writable folder is needed, "
+             "or a snapshot for reading";
+    case SQLITE_IOERR:
+      return "the disk or file system failed: check space and quota, or put the database on a "
+             "local disk with --db";
+    default:
+      return "unexpected failure of SQLite";
+  }
+}
+
+}  // namespace
+
+void throw_database_error(const fs::path& file, const SQLite::Exception& error) {
+  throw Error(cat(file.string(), ": ", error.what(), " (SQLite code ", error.getErrorCode(),
+                  "): ", way_out(file, error.getErrorCode())));
+}
+
+ResultStore::ResultStore(const fs::path& file, Mode mode) : file_(file) {
+  const bool writes = mode == Mode::ReadWrite;
+  if (writes && file.has_parent_path()) make_directories(file.parent_path());
+  std::error_code ignored;
+  if (!writes && !fs::exists(file, ignored))
+    throw Error(cat(file.string(),
+                    ": no such database; `ablate sweep` or `ablate ingest` make one, "
+                    "--db names another"));
+  const bool local = is_local_file_system(file);
+  if (writes && !local) {
+    lease_.emplace(Lease::take(file.string() + ".lease"));
+    log_warning(cat(file.string(), ": lies on a ", file_system_name(file_system_kind(file)),
+                    " file system, whose locks and memory maps SQLite cannot trust between hosts: "
+                    "one process at a time; better use --db on a local disk and snapshots"));
+  }
+  with_database_errors(file_, [&] {
+    check_file_header(file);
+    const int flags = writes ? SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE : SQLite::OPEN_READONLY;
+    database_ = std::make_unique<SQLite::Database>(file, flags, kBusyTimeoutMs);
+    set_pragmas(*database_, mode, local);
+    writes ? migrate(*database_) : check_schema(*database_);
+  });
+}
+
+ResultStore::~ResultStore() = default;
+
+void ResultStore::check(bool thorough) {
+  with_database_errors(file_, [&] {
+    const auto verdict =
+        query_text(*database_, thorough ? "PRAGMA integrity_check(5)" : "PRAGMA quick_check(5)");
+    if (verdict != "ok") throw SQLite::Exception(verdict.value_or("no answer"), SQLITE_CORRUPT);
+    SQLite::Statement keys(*database_, "PRAGMA foreign_key_check");
+    if (keys.executeStep())
+      throw SQLite::Exception(cat("a row of table ", keys.getColumn(0).getString(),
+                                  " refers to a missing row of ", keys.getColumn(2).getString()),
+                              SQLITE_CORRUPT);
+  });
+}
+
+void ResultStore::optimize() {
+  with_database_errors(file_, [&] { database_->exec("PRAGMA optimize"); });
+}
+
+void ResultStore::snapshot(const fs::path& target) {
+  if (fs::exists(target))
+    throw Error(cat(target.string(), ": exists already; a snapshot never overwrites a file"));
+  if (target.has_parent_path()) make_directories(target.parent_path());
+  with_database_errors(file_, [&] { execute(*database_, "VACUUM INTO ?", target.string()); });
+}
+
+}  // namespace ablate

@@ -10,14 +10,17 @@ namespace {
 
 // Signals belong to the process, so their flags must too. Lock-free, hence usable in a handler.
 std::atomic<int> received_signal{0};
-std::atomic<int> interrupts{0};
+std::atomic<int> interrupt_count{0};
+std::atomic<bool> exit_on_second{true};
 std::atomic<bool> installed{false};
 static_assert(std::atomic<int>::is_always_lock_free);
 
 constexpr int kInterruptedStatus = 128 + SIGINT;
 
 extern "C" void ablate_on_stop_signal(int signal) {
-  if (signal == SIGINT && interrupts.fetch_add(1) > 0) ::_exit(kInterruptedStatus);
+  if (signal == SIGINT && interrupt_count.fetch_add(1) > 0 && exit_on_second) {
+    ::_exit(kInterruptedStatus);
+  }
   int none = 0;
   received_signal.compare_exchange_strong(none, signal);
 }
@@ -39,10 +42,13 @@ std::string signal_name(int signal) {
 
 }  // namespace
 
-StopHandlers::StopHandlers() {
+int StopHandlers::interrupts() { return interrupt_count; }
+
+StopHandlers::StopHandlers(SecondInterrupt second) {
   ABLATE_CHECK(!installed.exchange(true), "stop handlers are installed already");
   received_signal = 0;
-  interrupts = 0;
+  interrupt_count = 0;
+  exit_on_second = second == SecondInterrupt::Exit;
   struct sigaction action {};
   action.sa_handler = &ablate_on_stop_signal;
   action.sa_flags = SA_RESTART;  // libraries that we call do not expect EINTR

@@ -16,13 +16,19 @@ namespace ablate {
 
 /// While it lives, TERM, INT, USR1, USR2 and HUP mean "stop soon" to every StopSignal of the
 /// process: the handler does nothing but set a flag. A second INT ends the process at once with
-/// 130. A HUP that is ignored at the start (nohup) stays ignored. One object at a time.
+/// 130, unless it is only to be counted. A HUP that is ignored at the start (nohup) stays ignored.
+/// One object at a time.
 class StopHandlers {
  public:
-  StopHandlers();
+  enum class SecondInterrupt { Exit, Count };
+
+  explicit StopHandlers(SecondInterrupt second = SecondInterrupt::Exit);
   ~StopHandlers();
   StopHandlers(const StopHandlers&) = delete;
   StopHandlers& operator=(const StopHandlers&) = delete;
+
+  /// INT signals since the handlers were installed.
+  static int interrupts();
 
   static constexpr std::array<int, 5> kSignals = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP};
 

@@ -18,7 +18,7 @@ std::string hash128_hex(std::string_view bytes);
 std::uint32_t checksum32(std::string_view bytes);
 
 /// SHA-256 of a text or a file's content as 64 lower-case hexadecimal digits.
-/// Throws Error when the file cannot be read.
+/// Throws Error when the file cannot be read. A std::string, which may be either, does not compile.
 std::string sha256_hex(std::string_view bytes);
 std::string sha256_hex(const std::filesystem::path& file);
 

@@ -18,9 +18,8 @@ class Params;
 /// What is known about a data set's samples without reading one.
 struct DatasetFacts {
   std::int64_t classes = 0;
-  int image_size = 0;           ///< side of the square stored images; 0 when sizes vary
-  std::array<float, 3> mean{};  ///< of the channels, pixels scaled to [0, 1]
-  std::array<float, 3> std{};
+  int image_size = 0;  ///< side of the square stored images; 0 when sizes vary
+  Normalization normalization;
 };
 
 /// index -> image and label. Immutable after construction, so every member is thread-safe.

@@ -34,7 +34,7 @@ struct LoaderOptions {
   std::int64_t mix_group = 32;   ///< mixing partners lie within groups of this many rows
   Shard shard;
   int threads = 1;   ///< decoding and augmenting threads; 0 works in the calling thread
-  int prefetch = 3;  ///< finished batches waiting at most
+  int prefetch = 3;  ///< batches under way or waiting at most
 };
 
 /// Batches of one rank in training: order, augmentation and mixing are functions of (seed, epoch,
@@ -46,7 +46,7 @@ class TrainLoader {
   /// Throws SpecError with the fix when sizes do not divide (global_batch by shard.size, the rank's
   /// slice by micro_batch, micro_batch by mix_group when mixing), or when the set is smaller than
   /// one global batch.
-  TrainLoader(std::shared_ptr<const Dataset> dataset, TrainTransform transform,
+  TrainLoader(std::shared_ptr<const Dataset> dataset, const AugmentRecipe& recipe,
               LoaderOptions options);
   ~TrainLoader();
 
@@ -70,14 +70,14 @@ class TrainLoader {
 /// is padded with rows of weight 0, so sums over ranks are exact for any rank count.
 class EvalLoader {
  public:
-  EvalLoader(std::shared_ptr<const Dataset> dataset, EvalTransform transform,
+  EvalLoader(std::shared_ptr<const Dataset> dataset, const AugmentRecipe& recipe,
              LoaderOptions options);
   ~EvalLoader();
 
-  /// Batches of one pass, equal on all ranks.
-  std::int64_t batches() const;
   /// Starts a new pass over the first `limit` samples (all when 0).
   void start(std::int64_t limit = 0);
+  /// Batches of the pass, equal on all ranks.
+  std::int64_t batches() const;
   Batch next();
 
  private:

@@ -1,0 +1,198 @@
+#include "datasets/loader.h"
+
+#include <limits>
+
+#include "datasets/ordered_pool.h"
+#include "runner/core/error.h"
+
+namespace ablate {
+namespace {
+
+at::Tensor empty_images(std::int64_t rows, int side) {
+  return at::empty({rows, Image::kChannels, side, side}, at::kFloat);
+}
+
+std::int64_t values_of_image(int side) { return std::int64_t{Image::kChannels} * side * side; }
+
+void check_ranks(const LoaderOptions& options) {
+  if (options.global_batch % options.shard.size != 0) {
+    throw SpecError(cat("global_batch = ", options.global_batch, " does not divide among ",
+                        options.shard.size, " ranks; change one of them"));
+  }
+}
+
+/// Rows of one micro-batch; the rank's whole slice when none is asked for.
+std::int64_t micro_rows(const LoaderOptions& options, const AugmentRecipe& recipe) {
+  check_ranks(options);
+  const std::int64_t slice = options.global_batch / options.shard.size;
+  const std::int64_t rows = options.micro_batch == 0 ? slice : options.micro_batch;
+  if (rows > slice || slice % rows != 0) {
+    throw SpecError(cat("micro-batch = ", rows, " does not divide the ", slice,
+                        " images a rank sees in a step; use a divisor of ", slice));
+  }
+  if (recipe.mixing.enabled() && rows % options.mix_group != 0) {
+    throw SpecError(cat("mix_group = ", options.mix_group, " does not divide the ", rows,
+                        " images of a forward pass; lower mix_group, or change global_batch, ranks "
+                        "or micro-batch"));
+  }
+  return rows;
+}
+
+}  // namespace
+
+struct TrainLoader::State {
+  std::shared_ptr<const Dataset> dataset;
+  AugmentRecipe recipe;
+  TrainTransform transform;
+  LoaderOptions options;
+  std::int64_t rows, per_step, steps;
+  OrderedPool pool;
+
+  State(std::shared_ptr<const Dataset> data, const AugmentRecipe& augment, LoaderOptions loader)
+      : dataset(std::move(data)),
+        recipe(augment),
+        transform(augment, dataset->facts().normalization),
+        options(loader),
+        rows(micro_rows(loader, augment)),
+        per_step(loader.global_batch / loader.shard.size / rows),
+        steps(dataset->size() / loader.global_batch),
+        pool([this](std::int64_t number) { return make(number); }, loader.threads,
+             loader.prefetch) {
+    if (steps == 0) {
+      throw SpecError(cat("global_batch = ", options.global_batch,
+                          " images are more than the training set (", dataset->size(), ")"));
+    }
+  }
+
+  /// Micro-batch `number` of this rank, counted over the whole run.
+  Batch make(std::int64_t number) const {
+    const std::int64_t step = number / per_step;
+    const std::int64_t epoch = step / steps;
+    Batch batch;
+    batch.first_position = options.shard.rank * per_step * rows + number % per_step * rows;
+    batch.images = empty_images(rows, transform.image_size());
+    batch.labels = at::empty({rows}, at::kLong);
+    batch.weights = at::ones({rows}, at::kFloat);
+    const Permutation order(static_cast<std::uint64_t>(dataset->size()), options.seed,
+                            Purpose::DataOrder, static_cast<std::uint64_t>(epoch));
+    Image image;
+    for (std::int64_t row = 0; row < rows; ++row) {
+      // Repeated augmentation: each drawn image stands `repeated` times in a row of the order.
+      const std::int64_t draw = step % steps * options.global_batch + batch.first_position + row;
+      const auto index =
+          static_cast<std::int64_t>(order(static_cast<std::uint64_t>(draw / recipe.repeated)));
+      const AugmentKey key{
+          options.seed,
+          sample_key(static_cast<std::uint64_t>(epoch), static_cast<std::uint64_t>(index),
+                     static_cast<std::uint32_t>(draw % recipe.repeated))};
+      dataset->load(index, image);
+      transform(image, key,
+                batch.images.data_ptr<float>() + row * values_of_image(transform.image_size()));
+      batch.labels.data_ptr<std::int64_t>()[row] = dataset->label(index);
+      batch.indices.push_back(index);
+    }
+    if (recipe.mixing.enabled()) mix(batch, step);
+    return batch;
+  }
+
+  void mix(Batch& batch, std::int64_t step) const {
+    const int side = transform.image_size();
+    const auto group_rows = static_cast<int>(options.mix_group);
+    batch.other_labels = at::empty({rows}, at::kLong);
+    batch.mix = at::empty({rows}, at::kFloat);
+    for (std::int64_t first = 0; first < rows; first += group_rows) {
+      const auto group = static_cast<std::uint64_t>((batch.first_position + first) / group_rows);
+      const MixPlan plan = draw_mix(recipe.mixing, options.seed, group,
+                                    static_cast<std::uint32_t>(step), side, side);
+      apply_mix(batch.images.data_ptr<float>() + first * values_of_image(side), group_rows,
+                Image::kChannels, side, side, plan);
+      const at::Tensor own = batch.labels.slice(0, first, first + group_rows);
+      batch.other_labels.slice(0, first, first + group_rows).copy_(own.flip(0));
+      batch.mix.slice(0, first, first + group_rows).fill_(plan.lambda);
+    }
+  }
+};
+
+TrainLoader::TrainLoader(std::shared_ptr<const Dataset> dataset, const AugmentRecipe& recipe,
+                         LoaderOptions options)
+    : state_(std::make_unique<State>(std::move(dataset), recipe, options)) {}
+
+TrainLoader::~TrainLoader() = default;
+
+std::int64_t TrainLoader::steps_per_epoch() const { return state_->steps; }
+
+std::int64_t TrainLoader::micro_batches_per_step() const { return state_->per_step; }
+
+void TrainLoader::seek(std::int64_t epoch, std::int64_t step_in_epoch) {
+  const std::int64_t step = epoch * state_->steps + step_in_epoch;
+  state_->pool.seek(step * state_->per_step, std::numeric_limits<std::int64_t>::max());
+}
+
+Batch TrainLoader::next() { return state_->pool.next(); }
+
+double TrainLoader::take_wait_seconds() { return state_->pool.take_wait_seconds(); }
+
+struct EvalLoader::State {
+  std::shared_ptr<const Dataset> dataset;
+  EvalTransform transform;
+  LoaderOptions options;
+  std::int64_t samples = 0, batches = 0;
+  OrderedPool pool;
+
+  State(std::shared_ptr<const Dataset> data, const AugmentRecipe& augment, LoaderOptions loader)
+      : dataset(std::move(data)),
+        transform(augment, dataset->facts().normalization),
+        options(loader),
+        pool([this](std::int64_t number) { return make(number); }, loader.threads,
+             loader.prefetch) {
+    check_ranks(options);
+  }
+
+  Batch make(std::int64_t number) const {
+    const std::int64_t rows = options.global_batch / options.shard.size;
+    const int side = transform.image_size();
+    Batch batch;
+    batch.first_position = number * options.global_batch + options.shard.rank * rows;
+    batch.images = empty_images(rows, side);
+    batch.labels = at::zeros({rows}, at::kLong);
+    batch.weights = at::zeros({rows}, at::kFloat);
+    Image image;
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const std::int64_t index = batch.first_position + row;
+      float* pixels = batch.images.data_ptr<float>() + row * values_of_image(side);
+      if (index >= samples) {
+        std::fill_n(pixels, values_of_image(side), 0.0F);
+        batch.indices.push_back(-1);
+        continue;
+      }
+      dataset->load(index, image);
+      transform(image, pixels);
+      batch.labels.data_ptr<std::int64_t>()[row] = dataset->label(index);
+      batch.weights.data_ptr<float>()[row] = 1.0F;
+      batch.indices.push_back(index);
+    }
+    return batch;
+  }
+};
+
+EvalLoader::EvalLoader(std::shared_ptr<const Dataset> dataset, const AugmentRecipe& recipe,
+                       LoaderOptions options)
+    : state_(std::make_unique<State>(std::move(dataset), recipe, options)) {}
+
+EvalLoader::~EvalLoader() = default;
+
+void EvalLoader::start(std::int64_t limit) {
+  const std::int64_t size = state_->dataset->size();
+  // No worker runs between passes: every batch of the last one was handed out or is thrown away.
+  state_->pool.seek(0, 0);
+  state_->samples = limit == 0 ? size : std::min(limit, size);
+  state_->batches =
+      (state_->samples + state_->options.global_batch - 1) / state_->options.global_batch;
+  state_->pool.seek(0, state_->batches);
+}
+
+std::int64_t EvalLoader::batches() const { return state_->batches; }
+
+Batch EvalLoader::next() { return state_->pool.next(); }
+
+}  // namespace ablate

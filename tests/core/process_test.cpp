@@ -73,9 +73,9 @@ TEST(Process, HasNoStandardInputAndDefaultSignals) {
 
 TEST(Process, WhatCannotStartIsNamed) {
   ProcessOptions options;
-  options.arguments = {"ablate-no-such-program"};
+  options.arguments = {"/no/such/program"};
   EXPECT_EQ(message_of<Error>([&] { ChildProcess child(options); }),
-            "ablate-no-such-program: cannot be started: No such file or directory");
+            "/no/such/program: cannot be started: No such file or directory");
   options = shell("true");
   options.working_folder = "/no/such/folder";
   EXPECT_EQ(message_of<Error>([&] { ChildProcess child(options); }),

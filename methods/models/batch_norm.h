@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "methods/models/slots.h"
+
+namespace ablate {
+
+/// Batch normalisation of (B, C, H, W) whose statistics are taken over fixed groups of consecutive
+/// images of the global batch ("ghost batches", Hoffer et al., NeurIPS 2017), so that results do
+/// not depend on the number of ranks. State-dict names are those of torch.nn.BatchNorm2d.
+///
+/// A group inside one pass is local. A group made of the equal passes of several consecutive ranks
+/// is synchronised over ForwardState::bn_communicator. Anything else throws SpecError with the fix.
+///
+/// Running statistics r <- (1 - m) r + m s are a linear recurrence over the groups in the order of
+/// the global batch, so each rank keeps only the share of its own groups;
+/// synchronize_running_statistics() adds the shares and must be called, on all ranks, after
+/// training steps and before evaluation or saving. One pass of a step per micro-batch, steps in
+/// order.
+class GroupBatchNorm2d : public torch::nn::Module {
+ public:
+  /// group: images in a group, at most the global batch; 0 means the whole global batch.
+  GroupBatchNorm2d(std::int64_t channels, std::int64_t group);
+
+  at::Tensor forward(const at::Tensor& x, const ForwardState& state);
+
+  at::Tensor weight, bias, running_mean, running_var, num_batches_tracked;
+
+  static constexpr double kMomentum = 0.1, kEps = 1e-5;
+
+ private:
+  friend void synchronize_running_statistics(torch::nn::Module&, Communicator&);
+
+  at::Tensor normalize_local(const at::Tensor& x, std::int64_t group, std::int64_t first_group);
+  at::Tensor normalize_shared(const at::Tensor& x, std::int64_t group, Communicator& ranks);
+  void begin_pass(std::int64_t step, std::int64_t groups_in_step);
+  void note(const at::Tensor& mean, const at::Tensor& unbiased_var, std::int64_t group_index);
+
+  std::int64_t group_;
+  // Since the last synchronisation: this rank's share of running mean and variance (2, C) in
+  // double, the factor on the old values, and the groups of all ranks that went by.
+  at::Tensor share_;
+  double decay_ = 1.0;
+  std::int64_t updates_ = 0;
+  std::int64_t last_step_ = -1;
+  std::int64_t groups_in_step_ = 0;
+};
+
+/// Makes the running statistics of every GroupBatchNorm2d below `module` complete and equal on all
+/// ranks. Collective; free when no training pass happened since the last call.
+void synchronize_running_statistics(torch::nn::Module& module, Communicator& ranks);
+
+/// The communicator for ForwardState::bn_communicator: the ranks whose slices of the global batch
+/// make one group; null when groups lie inside passes of `micro_batch` images. Collective.
+/// Throws SpecError with the fix when a group would be cut otherwise.
+std::unique_ptr<Communicator> make_group_communicator(Communicator& world, std::int64_t bn_group,
+                                                      std::int64_t global_batch,
+                                                      std::int64_t micro_batch);
+
+}  // namespace ablate

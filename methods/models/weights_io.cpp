@@ -1,0 +1,142 @@
+#include "methods/models/weights_io.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "runner/core/error.h"
+
+namespace ablate {
+
+namespace {
+
+constexpr std::size_t kShownNames = 8;
+
+void append_names(std::string& message, std::string_view title, std::vector<std::string> names) {
+  if (names.empty()) return;
+  const std::size_t hidden = names.size() - std::min(names.size(), kShownNames);
+  names.resize(names.size() - hidden);
+  message += cat("; ", title, ": ", join(names));
+  if (hidden > 0) message += cat(" and ", hidden, " more");
+}
+
+/// Side of the grid that makes `length` tokens with `prefix` leading ones; 0 when there is none.
+std::int64_t grid_side(std::int64_t length, std::int64_t prefix) {
+  const auto side = std::llround(std::sqrt(static_cast<double>(length - prefix)));
+  return length > prefix && side * side == length - prefix ? side : 0;
+}
+
+bool below(const std::string& name, const std::vector<std::string>& modules) {
+  return std::any_of(modules.begin(), modules.end(),
+                     [&](const std::string& module) { return name.starts_with(module + "."); });
+}
+
+/// Matches a file's tensors with a model's and collects all complaints before anything is written.
+class Matching {
+ public:
+  Matching(Model& model, const SafetensorsFile& file, const LoadOptions& options)
+      : model_(model), file_(file), options_(options) {}
+
+  LoadReport run() {
+    std::set<std::string> known;
+    NamedTensors sources;
+    const NamedTensors targets = named_tensors(model_);
+    for (const auto& [name, target] : targets) {
+      known.insert(name);
+      sources.emplace_back(name, source(name, target));
+    }
+    std::vector<std::string> unexpected;
+    for (const std::string& name : file_.names()) {
+      const bool ignored = options_.reset_head && below(name, model_.head_names());
+      if (!known.contains(name) && !ignored) unexpected.push_back(name);
+    }
+    complain(std::move(unexpected));
+    const at::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < targets.size(); ++i) {
+      at::Tensor target = targets[i].second;
+      if (sources[i].second.defined()) target.copy_(sources[i].second);
+    }
+    return report_;
+  }
+
+ private:
+  at::Tensor source(const std::string& name, const at::Tensor& target) {
+    if (options_.reset_head && below(name, model_.head_names())) {
+      report_.kept.push_back(name);
+      return {};
+    }
+    if (!file_.has(name)) {
+      missing_.push_back(name);
+      return {};
+    }
+    at::Tensor found = file_.tensor(name);
+    if (name == "pos_embed" && found.dim() == 3 && found.size(1) != target.size(1) &&
+        found.size(2) == target.size(2)) {
+      found = resize_position_embedding(found, target.size(1), options_.antialias);
+      report_.resized.push_back(name);
+    }
+    if (found.sizes() == target.sizes()) return found;
+    misshapen_.push_back(cat(name, " (file: ", join(found.sizes(), "x"),
+                             ", model: ", join(target.sizes(), "x"), ")"));
+    wrong_head_ = wrong_head_ || below(name, model_.head_names());
+    return {};
+  }
+
+  void complain(std::vector<std::string> unexpected) const {
+    if (missing_.empty() && unexpected.empty() && misshapen_.empty()) return;
+    std::string message = cat(file_.path().string(), ": weights do not fit the model");
+    append_names(message, "missing", missing_);
+    append_names(message, "unexpected", std::move(unexpected));
+    append_names(message, "of another shape", misshapen_);
+    if (wrong_head_) message += "; init.reset_head = true starts with a new classifier";
+    throw Error(message);
+  }
+
+  Model& model_;
+  const SafetensorsFile& file_;
+  const LoadOptions& options_;
+  LoadReport report_;
+  std::vector<std::string> missing_, misshapen_;
+  bool wrong_head_ = false;
+};
+
+}  // namespace
+
+LoadReport load_weights(Model& model, const std::filesystem::path& file,
+                        const LoadOptions& options) {
+  const SafetensorsFile opened(file);
+  return Matching(model, opened, options).run();
+}
+
+NamedTensors named_tensors(const torch::nn::Module& module) {
+  NamedTensors result;
+  for (const auto& item : module.named_parameters()) result.emplace_back(item.key(), item.value());
+  for (const auto& item : module.named_buffers()) result.emplace_back(item.key(), item.value());
+  return result;
+}
+
+void save_weights(const Model& model, const std::filesystem::path& file,
+                  const std::map<std::string, std::string>& metadata) {
+  write_safetensors(file, named_tensors(model), metadata);
+}
+
+at::Tensor resize_position_embedding(const at::Tensor& embedding, std::int64_t length,
+                                     bool antialias) {
+  for (std::int64_t prefix = 0; prefix <= 2; ++prefix) {
+    const std::int64_t from = grid_side(embedding.size(1), prefix), to = grid_side(length, prefix);
+    if (from == 0 || to == 0) continue;
+    const std::int64_t channels = embedding.size(2);
+    const at::Tensor grid = embedding.narrow(1, prefix, from * from)
+                                .reshape({1, from, from, channels})
+                                .permute({0, 3, 1, 2})
+                                .contiguous();
+    const at::Tensor resized = antialias ? at::_upsample_bicubic2d_aa(grid, {to, to}, false)
+                                         : at::upsample_bicubic2d(grid, {to, to}, false);
+    const at::Tensor tokens = resized.permute({0, 2, 3, 1}).reshape({1, to * to, channels});
+    return at::cat({embedding.narrow(1, 0, prefix), tokens}, 1);
+  }
+  throw Error(cat("cannot resize position embeddings of ", embedding.size(1), " tokens to ", length,
+                  ": not the same leading tokens before square grids"));
+}
+
+}  // namespace ablate

@@ -67,9 +67,24 @@ std::unique_ptr<Communicator> make_self_communicator();
 /// peers throw TransientError instead of waiting for ever.
 std::vector<std::unique_ptr<Communicator>> make_thread_communicators(int size);
 
+/// Makes every rank of the group `member` belongs to (and of all groups split from the same world)
+/// throw TransientError at its present or next collective.
+void abort_thread_group(Communicator& member);
+
+/// Collectives on tensors of CUDA device `device` over the ranks of `host`, by NCCL; host values go
+/// through `host`, which must outlive the result. Collective. Only in builds with NCCL
+/// (ABLATE_HAS_NCCL). Destroy captured graphs that use it first. Throws TransientError on a failure
+/// or a time-out of the initialisation.
+std::unique_ptr<Communicator> make_nccl_communicator(Communicator& host, int device);
+
 /// MPI life cycle and the world communicator. Construct once, on the main thread, before any other
 /// thread exists. Throws TransientError when the launcher promised another world size than MPI sees
 /// (SLURM_NTASKS or OMPI_COMM_WORLD_SIZE against MPI_Comm_size): ranks started as singletons.
+///
+/// After construction one communication thread makes all MPI calls. The destructor finalizes; when
+/// an exception is leaving (or collectives are unfinished) it gives the peers a few seconds to
+/// leave too, and otherwise ends the whole job, because they would wait for ever: report errors
+/// inside the life of the session.
 class MpiSession {
  public:
   MpiSession();
@@ -79,12 +94,12 @@ class MpiSession {
 
   Communicator& world();
 
+  /// Ends all ranks of the job at once, without unwinding.
+  [[noreturn]] void abort(int exit_code);
+
  private:
   struct State;
   std::unique_ptr<State> state_;
 };
-
-/// Whether this process was started by mpirun or srun (by their environment variables).
-bool started_by_launcher();
 
 }  // namespace ablate

@@ -1,0 +1,185 @@
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+
+#include <gtest/gtest.h>
+
+#include "distributed/communication_thread.h"
+#include "distributed/launcher.h"
+#include "tests/distributed/communicator_contract.h"
+#include "tests/support/run_ranks.h"
+
+namespace ablate::test {
+namespace {
+
+TEST(SelfCommunicator, HoldsTheContract) {
+  const auto comm = make_self_communicator();
+  EXPECT_EQ(comm->size(), 1);
+  contract::holds(*comm);
+}
+
+class ThreadCommunicator : public ::testing::TestWithParam<int> {};
+
+TEST_P(ThreadCommunicator, HoldsTheContract) {
+  run_ranks(GetParam(), [](Communicator& comm) { contract::holds(comm); });
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, ThreadCommunicator, ::testing::Values(1, 2, 4));
+
+TEST(ThreadCommunicatorTest, ReducesInRankOrder) {
+  // 2^24 + 1 is not a float: only (2^24 + -2^24) + 1 gives 1.
+  run_ranks(3, [](Communicator& comm) {
+    const float big = 16777216.0F;
+    at::Tensor tensor = at::full({1}, comm.rank() == 0 ? big : comm.rank() == 1 ? -big : 1.0F);
+    comm.all_reduce(tensor);
+    EXPECT_EQ(tensor.item<float>(), 1.0F);
+  });
+}
+
+TEST(ThreadCommunicatorTest, AFailingRankReleasesItsPeers) {
+  std::atomic<int> released = 0;
+  const auto body = [&](Communicator& comm) {
+    if (comm.rank() == 1) throw std::runtime_error("disk on fire");
+    const auto part = comm.rank() == 2 ? nullptr : &comm;
+    try {
+      if (part) {
+        part->barrier();
+      } else {
+        at::Tensor tensor = at::ones({8});
+        comm.start_all_reduce(tensor)->wait();
+      }
+    } catch (const TransientError&) {
+      ++released;
+      throw;
+    }
+  };
+  try {
+    run_ranks(4, body);
+    FAIL() << "the failure of rank 1 was lost";
+  } catch (const std::runtime_error& error) {
+    EXPECT_STREQ(error.what(), "disk on fire");
+  }
+  EXPECT_EQ(released, 3);
+}
+
+TEST(ThreadCommunicatorTest, AnAbortReachesGroupsThatWereSplitOff) {
+  EXPECT_THROW(run_ranks(4,
+                         [](Communicator& comm) {
+                           const auto part = comm.split(comm.rank() / 2, 0);
+                           if (comm.rank() == 3) throw std::logic_error("rank 3");
+                           // Ranks 0 and 1 have all they need in their own part.
+                           part->barrier();
+                           comm.barrier();
+                         }),
+               std::logic_error);
+}
+
+TEST(ThreadCommunicatorTest, DifferentCollectivesAreABugNotADeadlock) {
+  try {
+    run_ranks(2, [](Communicator& comm) {
+      at::Tensor tensor = at::zeros({comm.rank() + 1});
+      comm.all_reduce(tensor);
+    });
+    FAIL() << "accepted";
+  } catch (const BugError& error) {
+    EXPECT_NE(std::string(error.what()).find("all_reduce of 2 Float"), std::string::npos)
+        << error.what();
+    EXPECT_NE(std::string(error.what()).find("all_reduce of 1 Float"), std::string::npos);
+  }
+}
+
+TEST(CommunicationThread, StartsInOrderAndFinishesTheOldestFirst) {
+  std::vector<int> started;
+  std::atomic<std::size_t> allowed = 0;
+  std::size_t handed_out = 0;
+  CommunicationThread thread(
+      [&] {
+        const std::size_t now = std::min<std::size_t>(allowed, started.size());
+        const std::size_t fresh = now - handed_out;
+        handed_out = now;
+        return fresh;
+      },
+      true);
+  const auto first = thread.submit("first", [&] { started.push_back(1); });
+  const auto second = thread.submit("second", [&] { started.push_back(2); });
+  allowed = 1;
+  thread.wait(*first);
+  allowed = 2;
+  thread.wait(*second);
+  EXPECT_TRUE(thread.stop(std::chrono::seconds(10)));
+  EXPECT_EQ(started, (std::vector{1, 2}));
+  EXPECT_THROW(thread.submit("late", [] {}), BugError);
+}
+
+TEST(CommunicationThread, AFailureReachesAllCallers) {
+  CommunicationThread thread([]() -> std::size_t { return 0; }, true);
+  const auto stuck = thread.submit("stuck", [] {});
+  const auto broken = thread.submit("broken", [] { throw std::runtime_error("link down"); });
+  try {
+    thread.wait(*stuck);
+    FAIL() << "no failure";
+  } catch (const TransientError& error) {
+    EXPECT_STREQ(error.what(), "stuck: link down");
+  }
+  EXPECT_THROW(thread.wait(*broken), TransientError);
+  EXPECT_THROW(thread.submit("after", [] {}), TransientError);
+  EXPECT_FALSE(thread.stop(std::chrono::seconds(0)));
+}
+
+/// Sets environment variables for one test and puts back what was there.
+class Launcher : public ::testing::Test {
+ protected:
+  Launcher() {
+    for (const char* name : kNames) {
+      const char* value = std::getenv(name);
+      saved_.emplace_back(value != nullptr, value != nullptr ? value : "");
+      ::unsetenv(name);
+    }
+  }
+  ~Launcher() override {
+    for (std::size_t i = 0; i < saved_.size(); ++i) {
+      if (saved_[i].first) {
+        ::setenv(kNames[i], saved_[i].second.c_str(), 1);
+      } else {
+        ::unsetenv(kNames[i]);
+      }
+    }
+  }
+
+ private:
+  static constexpr const char* kNames[] = {"OMPI_COMM_WORLD_SIZE", "SLURM_STEP_ID",
+                                           "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"};
+  std::vector<std::pair<bool, std::string>> saved_;
+};
+
+TEST_F(Launcher, AloneOrInTheShellOfAnAllocationNothingIsPromised) {
+  EXPECT_FALSE(started_by_launcher());
+  ::setenv("SLURM_NTASKS", "8", 1);
+  EXPECT_FALSE(started_by_launcher());
+  EXPECT_NO_THROW(check_world_size(1));
+}
+
+TEST_F(Launcher, SrunPromisesTheTasksOfTheStep) {
+  ::setenv("SLURM_STEP_ID", "0", 1);
+  ::setenv("SLURM_NTASKS", "8", 1);
+  EXPECT_EQ(promised_world_size(), 8);
+  ::setenv("SLURM_STEP_NUM_TASKS", "4", 1);
+  EXPECT_EQ(promised_world_size(), 4);
+  EXPECT_NO_THROW(check_world_size(4));
+  try {
+    check_world_size(1);
+    FAIL() << "singletons accepted";
+  } catch (const TransientError& error) {
+    EXPECT_NE(std::string(error.what()).find("--mpi=pmix"), std::string::npos);
+  }
+}
+
+TEST_F(Launcher, MpirunInsideAnAllocationCountsItsOwnRanks) {
+  ::setenv("SLURM_STEP_ID", "0", 1);
+  ::setenv("SLURM_STEP_NUM_TASKS", "1", 1);
+  ::setenv("OMPI_COMM_WORLD_SIZE", "16", 1);
+  EXPECT_EQ(promised_world_size(), 16);
+}
+
+}  // namespace
+}  // namespace ablate::test

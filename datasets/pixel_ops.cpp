@@ -4,6 +4,9 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <vector>
+
+#include "datasets/image_kernels.h"
 
 namespace ablate {
 
@@ -73,11 +76,12 @@ Lut equalize_lut(const Histogram& counts) {
   });
 }
 
-/// Pillow's Image.blend: from the degenerate value (factor 0) through the given one (factor 1).
-std::uint8_t blend(int degenerate, int value, float factor) {
-  const float mixed =
-      static_cast<float>(degenerate) + factor * static_cast<float>(value - degenerate);
-  return static_cast<std::uint8_t>(std::clamp(mixed, 0.0F, 255.0F));
+/// Pillow's Image.blend of one value (factor 0) and all others (factor 1).
+Lut blend_lut(int degenerate, double factor) {
+  Lut from, to = make_lut([](int v) { return v; });
+  from.fill(static_cast<std::uint8_t>(degenerate));
+  image_kernels().blend(from.data(), to.data(), to.size(), static_cast<float>(factor), to.data());
+  return to;
 }
 
 /// ITU-R 601 luma with 16 fraction bits, as Pillow's convert("L").
@@ -117,11 +121,13 @@ void solarize_add(Image& image, int add) {
 }
 
 void adjust_color(Image& image, double factor) {
-  const auto f = static_cast<float>(factor);
-  std::uint8_t* rgb = image.pixels.data();
-  for (std::size_t i = 0; i < image.pixels.size(); i += kChannels, rgb += kChannels) {
-    const int d = grey(rgb);
-    for (int c = 0; c < kChannels; ++c) rgb[c] = blend(d, rgb[c], f);
+  std::vector<std::uint8_t> greys(image.stride());
+  for (int y = 0; y < image.height; ++y) {
+    std::uint8_t* row = image.row(y);
+    for (std::size_t i = 0; i < greys.size(); i += kChannels) {
+      greys[i] = greys[i + 1] = greys[i + 2] = static_cast<std::uint8_t>(grey(row + i));
+    }
+    image_kernels().blend(greys.data(), row, greys.size(), static_cast<float>(factor), row);
   }
 }
 
@@ -130,30 +136,21 @@ void adjust_contrast(Image& image, double factor) {
   for (std::size_t i = 0; i < image.pixels.size(); i += kChannels) sum += grey(&image.pixels[i]);
   const double count = static_cast<double>(image.width) * image.height;
   const int mean = static_cast<int>(static_cast<double>(sum) / count + 0.5);
-  const auto f = static_cast<float>(factor);
-  apply(image, make_lut([=](int v) { return blend(mean, v, f); }));
+  apply(image, blend_lut(mean, factor));
 }
 
-void adjust_brightness(Image& image, double factor) {
-  const auto f = static_cast<float>(factor);
-  apply(image, make_lut([=](int v) { return blend(0, v, f); }));
-}
+void adjust_brightness(Image& image, double factor) { apply(image, blend_lut(0, factor)); }
 
 void adjust_sharpness(Image& image, double factor) {
   if (image.width < 3 || image.height < 3) return;  // all border, which smoothing copies
-  const auto f = static_cast<float>(factor);
   const Image source = image;
-  const std::size_t end = image.stride() - kChannels;
+  const std::size_t inner = image.stride() - 2 * kChannels;
+  std::vector<std::uint8_t> smooth(inner);
   for (int y = 1; y + 1 < image.height; ++y) {
     const std::uint8_t *above = source.row(y - 1), *at = source.row(y), *below = source.row(y + 1);
-    std::uint8_t* out = image.row(y);
-    for (std::size_t i = kChannels; i < end; ++i) {
-      const std::size_t left = i - kChannels, right = i + kChannels;
-      const int sum = above[left] + above[i] + above[right] + at[left] + 5 * at[i] + at[right] +
-                      below[left] + below[i] + below[right];
-      // sum / 13 rounded to nearest; no sum lies half-way, so Pillow's float kernel agrees.
-      out[i] = blend((2 * sum + 13) / 26, at[i], f);
-    }
+    image_kernels().smooth(above, at, below, inner, smooth.data());
+    image_kernels().blend(smooth.data(), at + kChannels, inner, static_cast<float>(factor),
+                          image.row(y) + kChannels);
   }
 }
 

@@ -6,15 +6,12 @@
 #include <vector>
 
 #include "datasets/geometry.h"
-#include "datasets/multiversion.h"
+#include "datasets/image_kernels.h"
 #include "runner/core/error.h"
 
 namespace ablate {
 
 namespace {
-
-constexpr int kFractionBits = 22;
-constexpr std::int32_t kHalf = 1 << (kFractionBits - 1);
 
 double cubic(double x) {
   constexpr double a = -0.5;
@@ -31,16 +28,17 @@ double triangle(double x) {
 
 /// The source pixels of every output pixel along one axis, and their fixed-point weights.
 struct Taps {
-  struct Span {
-    int first, count;
-  };
-  int stride = 0;  // room for weights of one output pixel
-  std::vector<Span> spans;
+  int stride = 0;  ///< room for weights of one output pixel
+  std::vector<int> first, count;
   std::vector<std::int32_t> weights;
+
+  const std::int32_t* weights_of(int o) const {
+    return weights.data() + static_cast<std::ptrdiff_t>(o) * stride;
+  }
 };
 
 std::int32_t to_fixed(double weight) {
-  const double scaled = weight * (1 << kFractionBits);
+  const double scaled = weight * (1 << kTapBits);
   return static_cast<std::int32_t>(weight < 0 ? scaled - 0.5 : scaled + 0.5);
 }
 
@@ -51,7 +49,6 @@ Taps make_taps(int in, int out, Filter filter) {
   const auto kernel = filter == Filter::Bicubic ? cubic : triangle;
   Taps taps;
   taps.stride = static_cast<int>(std::ceil(support)) * 2 + 1;
-  taps.spans.resize(static_cast<std::size_t>(out));
   taps.weights.resize(static_cast<std::size_t>(out) * static_cast<std::size_t>(taps.stride));
   std::vector<double> raw(static_cast<std::size_t>(taps.stride));
   for (int o = 0; o < out; ++o) {
@@ -64,7 +61,8 @@ Taps make_taps(int in, int out, Filter filter) {
       raw[static_cast<std::size_t>(k)] = weight;
       sum += weight;
     }
-    taps.spans[static_cast<std::size_t>(o)] = {first, count};
+    taps.first.push_back(first);
+    taps.count.push_back(count);
     std::int32_t* weights = &taps.weights[static_cast<std::size_t>(o * taps.stride)];
     for (int k = 0; k < count; ++k) {
       weights[k] = to_fixed(raw[static_cast<std::size_t>(k)] / sum);
@@ -73,65 +71,37 @@ Taps make_taps(int in, int out, Filter filter) {
   return taps;
 }
 
-std::uint8_t to_pixel(std::int32_t sum) {
-  return static_cast<std::uint8_t>(std::clamp(sum >> kFractionBits, 0, 255));
-}
-
-/// One row of the horizontal pass. `wide` holds the source row with four 32-bit values a pixel, so
-/// that one pixel is one vector.
-ABLATE_MULTIVERSION
-void resample_row(const std::uint8_t* source, int source_width, const Taps& taps,
-                  std::int32_t* __restrict wide, std::uint8_t* __restrict out) {
-  for (int x = 0; x < source_width; ++x) {
-    for (int c = 0; c < Image::kChannels; ++c) wide[4 * x + c] = source[Image::kChannels * x + c];
-  }
-  const std::int32_t* weights = taps.weights.data();
-  for (const Taps::Span span : taps.spans) {
-    std::int32_t sum[4] = {kHalf, kHalf, kHalf, kHalf};
-    const std::int32_t* pixel = wide + 4 * span.first;
-    for (int k = 0; k < span.count; ++k, pixel += 4) {
-      for (int c = 0; c < 4; ++c) sum[c] += weights[k] * pixel[c];
-    }
-    for (int c = 0; c < Image::kChannels; ++c) *out++ = to_pixel(sum[c]);
-    weights += taps.stride;
-  }
-}
-
-/// One row of the vertical pass: the weighted sum of `count` rows starting at `rows`.
-ABLATE_MULTIVERSION
-void combine_rows(const std::uint8_t* rows, std::size_t bytes, const std::int32_t* weights,
-                  int count, std::int32_t* __restrict sums, std::uint8_t* __restrict out) {
-  std::fill_n(sums, bytes, kHalf);
-  for (int k = 0; k < count; ++k) {
-    const std::uint8_t* row = rows + static_cast<std::size_t>(k) * bytes;
-    const std::int32_t weight = weights[k];
-    for (std::size_t i = 0; i < bytes; ++i) sums[i] += weight * row[i];
-  }
-  for (std::size_t i = 0; i < bytes; ++i) out[i] = to_pixel(sums[i]);
-}
-
 Image resample_width(const Image& image, const Box& box, int width, Filter filter) {
   const Taps taps = make_taps(box.width, width, filter);
-  std::vector<std::int32_t> wide(4 * static_cast<std::size_t>(box.width));
+  const int pairs = (*std::max_element(taps.count.begin(), taps.count.end()) + 1) / 2;
+  std::vector<std::int32_t> weights(8 * static_cast<std::size_t>(pairs * width));
+  for (int o = 0; o < width; ++o) {
+    std::int32_t* lanes = weights.data() + 8 * static_cast<std::ptrdiff_t>(pairs) * o;
+    for (int k = 0; k < taps.count[static_cast<std::size_t>(o)]; ++k) {
+      std::fill_n(lanes + 4 * k, 4, taps.weights_of(o)[k]);
+    }
+  }
+  const RowTaps table{width, pairs, taps.first.data(), weights.data()};
+  std::vector<std::uint8_t> row(Image::kChannels * static_cast<std::size_t>(box.width) + 1);
+  std::vector<std::int32_t> wide(4 * static_cast<std::size_t>(box.width + 2 * pairs));
   Image out;
   out.reshape(width, box.height);
   for (int y = 0; y < box.height; ++y) {
     const std::uint8_t* source = image.row(box.top + y) + Image::kChannels * box.left;
-    resample_row(source, box.width, taps, wide.data(), out.row(y));
+    std::copy_n(source, row.size() - 1, row.data());
+    image_kernels().resample_row(row.data(), box.width, table, wide.data(), out.row(y));
   }
   return out;
 }
 
 Image resample_height(const Image& image, int height, Filter filter) {
   const Taps taps = make_taps(image.height, height, filter);
-  std::vector<std::int32_t> sums(image.stride());
   Image out;
   out.reshape(image.width, height);
   for (int y = 0; y < height; ++y) {
-    const Taps::Span span = taps.spans[static_cast<std::size_t>(y)];
-    combine_rows(image.row(span.first), image.stride(),
-                 &taps.weights[static_cast<std::size_t>(y * taps.stride)], span.count, sums.data(),
-                 out.row(y));
+    const auto o = static_cast<std::size_t>(y);
+    image_kernels().combine_rows(image.row(taps.first[o]), image.stride(), taps.weights_of(y),
+                                 taps.count[o], out.row(y));
   }
   return out;
 }

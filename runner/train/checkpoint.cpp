@@ -4,7 +4,6 @@
 #include <iomanip>
 #include <vector>
 
-#include "methods/models/weights_io.h"
 #include "runner/core/error.h"
 #include "runner/core/files.h"
 #include "runner/core/hash.h"
@@ -131,7 +130,8 @@ Checkpoint CheckpointStore::load(const fs::path& checkpoint) {
   Checkpoint loaded;
   loaded.state = json::parse(read_file(checkpoint / kState));
   loaded.step = loaded.state.at("step").get<std::int64_t>();
-  loaded.tensors = read_safetensors(checkpoint / kTensors);
+  const SafetensorsFile file(checkpoint / kTensors);
+  for (const std::string& name : file.names()) loaded.tensors.emplace_back(name, file.tensor(name));
   return loaded;
 }
 

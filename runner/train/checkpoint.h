@@ -2,18 +2,15 @@
 
 #include <filesystem>
 #include <functional>
-#include <map>
 #include <optional>
 #include <string>
 
 #include <nlohmann/json.hpp>
 
+#include "methods/models/safetensors.h"
 #include "results/record.h"
-#include "runner/torch/torch.h"
 
 namespace ablate {
-
-using NamedTensors = std::map<std::string, at::Tensor>;
 
 /// A run between two optimizer steps: named tensors (never flat buffers) and the state of methods.
 struct Checkpoint {

@@ -1,0 +1,382 @@
+#include "runner/train/run.h"
+
+#include <chrono>
+#include <optional>
+
+#include <nlohmann/json.hpp>
+
+#include "distributed/communicator.h"
+#include "methods/models/batch_norm.h"
+#include "methods/models/weights_io.h"
+#include "runner/core/error.h"
+#include "runner/core/files.h"
+#include "runner/core/hash.h"
+#include "runner/core/log.h"
+#include "runner/core/run_paths.h"
+#include "runner/measure/mac_counter.h"
+#include "runner/train/evaluate.h"
+#include "runner/train/facts.h"
+#include "runner/train/outcome.h"
+#include "runner/train/parameter_arena.h"
+#include "runner/train/run_data.h"
+#include "runner/train/run_model.h"
+#include "runner/train/trainer.h"
+
+namespace ablate {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using Clock = std::chrono::steady_clock;
+
+TrainingOptions read_options(const RunSpec& spec) {
+  Params params(spec.training, "run");
+  return TrainingOptions::read(params);
+}
+
+/// Rank 0 looks; the others take its word, or they might see the folder at another moment.
+std::optional<Checkpoint> find_checkpoint(const CheckpointStore& store, Communicator& world) {
+  std::string path;
+  if (world.rank() == 0) path = store.newest_valid().value_or("").string();
+  path = world.broadcast(path);
+  if (path.empty()) return std::nullopt;
+  return CheckpointStore::load(path);
+}
+
+/// Everything of one run on one rank.
+class Run {
+ public:
+  Run(const RunSpec& spec, const Environment& environment, Communicator& world, StopSignal& stop);
+
+  Outcome execute();
+
+ private:
+  Outcome train();
+  void record_facts();
+  void build_model();
+  void load_teacher();
+  void make_trainer();
+  void evaluate_all(std::int64_t step);
+  void log_evaluation(const std::string& prefix, std::int64_t step, const Evaluation& evaluation);
+  Evaluation evaluate_on(const std::shared_ptr<const Dataset>& split);
+  bool checkpoint_due(std::int64_t step) const;
+  void save_checkpoint(std::int64_t step);
+  void check_fence() const;
+  void finish();
+  void log_finals(std::int64_t step);
+  void save_finals();
+  Structure structure() const {
+    return structure_of(spec_, options_, data_.classes(), *model_.surgeon);
+  }
+  std::int64_t total_steps() const { return data_.steps_per_epoch() * options_.epochs; }
+
+  const RunSpec& spec_;
+  const Environment& environment_;
+  Communicator& world_;
+  StopSignal& stop_;
+
+  const TrainingOptions options_;
+  const at::ScalarType dtype_;
+  const at::Device device_;
+  const RunPaths paths_;
+  CheckpointStore checkpoints_;
+  std::optional<Checkpoint> resumed_;
+  std::int64_t step_;  // optimizer steps done
+  SpoolWriter spool_;
+  RunLog log_;
+  RunData data_;
+  std::unique_ptr<Task> task_;
+  MethodStack methods_;
+  RunModel model_;
+  std::unique_ptr<RunContext> context_;
+  std::unique_ptr<Distillation> distillation_;
+  std::unique_ptr<Communicator> bn_communicator_;
+  std::unique_ptr<TrainLoader> loader_;
+  std::optional<Schedule> schedule_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Trainer> trainer_;
+  Clock::time_point last_checkpoint_ = Clock::now();
+};
+
+std::unique_ptr<Task> make_task(const Component& task) {
+  Params params(task.params, cat("task \"", task.name, "\""));
+  return Registry<TaskInfo>::get(task.name).make(params);
+}
+
+Run::Run(const RunSpec& spec, const Environment& environment, Communicator& world, StopSignal& stop)
+    : spec_(spec),
+      environment_(environment),
+      world_(world),
+      stop_(stop),
+      options_(read_options(spec)),
+      dtype_(options_.precision == "fp64" ? at::kDouble : at::kFloat),
+      device_(environment.device),
+      paths_(environment.out, spec.id()),
+      checkpoints_(paths_.checkpoints(), environment.keep_checkpoints, [this] { check_fence(); }),
+      resumed_(find_checkpoint(checkpoints_, world)),
+      step_(resumed_ ? resumed_->step : 0),
+      spool_(paths_.spool(environment.attempt, world.rank()), {.run_uid = spec.id(),
+                                                               .attempt = environment.attempt,
+                                                               .rank = world.rank(),
+                                                               .first_step = step_}),
+      log_(spool_, world.rank() == 0),
+      data_(spec, options_, environment, {.rank = world.rank(), .size = world.size()}),
+      task_(make_task(spec.task)),
+      methods_(spec.methods) {}
+
+Outcome Run::execute() {
+  try {
+    return train();
+  } catch (const std::exception& error) {
+    Outcome outcome = outcome_of(error);
+    outcome.last_step = step_;
+    spool_.outcome(outcome);
+    spool_.close();
+    throw;
+  }
+}
+
+Outcome Run::train() {
+  build_model();
+  record_facts();
+  load_teacher();
+  make_trainer();
+  resumed_.reset();
+  const Trainer::Result result = trainer_->fit(step_);
+  Outcome outcome{.last_step = step_, .images_seen = step_ * options_.global_batch};
+  if (result == Trainer::Result::Stopped) {
+    const bool walltime = stop_.reason() == "deadline";
+    outcome.state = OutcomeState::Interrupted;
+    outcome.cause = walltime ? "walltime" : "preempted";
+    outcome.detail = stop_.reason();
+    outcome.exit_code = static_cast<int>(ExitCode::Interrupted);
+  } else {
+    finish();
+  }
+  spool_.outcome(outcome);
+  spool_.close();
+  world_.barrier();  // ranks leave together, behind sealed spools
+  return outcome;
+}
+
+void Run::record_facts() {
+  const std::int64_t rank_batch = options_.global_batch / world_.size();
+  const std::int64_t micro = environment_.micro_batch == 0 ? rank_batch : environment_.micro_batch;
+  spool_.facts(FactKind::Machine, machine_facts(environment_.out).dump());
+  if (world_.rank() != 0) return;
+  spool_.facts(FactKind::Environment, json{{"world_size", world_.size()},
+                                           {"micro_batch", micro},
+                                           {"grad_accum", rank_batch / micro},
+                                           {"threads", environment_.threads},
+                                           {"runs_in_process", 1},
+                                           {"fence", environment_.fence}}
+                                          .dump());
+  spool_.facts(FactKind::Toolchain, toolchain_facts().dump());
+  spool_.facts(FactKind::Data, data_.facts().dump());
+  if (!model_.init_sha256.empty()) {
+    spool_.facts(FactKind::Lineage, json{{"init", model_.init_sha256}}.dump());
+  }
+  spool_.flush();
+}
+
+/// Start model and the methods' surgery; on resume the recorded edits instead.
+void Run::build_model() {
+  model_ = resumed_
+               ? make_resumed_model(spec_, options_, *resumed_, data_.classes(), dtype_, device_)
+               : make_start_model(spec_, options_, environment_, data_.classes(), dtype_, device_,
+                                  world_);
+  const auto visit = [this](DecisionSplit split, std::int64_t samples,
+                            const TrainContext::Visitor& visitor) {
+    data_.visit(split, samples, dtype_, device_, visitor);
+  };
+  context_ = std::make_unique<RunContext>(
+      *model_.surgeon, world_,
+      RunContext::Length{.steps_per_epoch = data_.steps_per_epoch(), .epochs = options_.epochs},
+      spec_.seed, visit, &log_);
+  context_->set_step(step_);
+  if (resumed_) {
+    methods_.load(resumed_->state.at("methods"));
+    log_.event(step_, "resumed", {{"step", step_}, {"attempt", environment_.attempt}});
+    return;
+  }
+  methods_.apply(*context_);
+  json edits = json::array();
+  for (const Edit& edit : model_.surgeon->edits()) {
+    edits.push_back(to_json(edit));
+    if (log_.main_rank()) log_info(cat("edit: ", describe(edit)));
+  }
+  if (!edits.empty()) log_.event(step_, "surgery", {{"edits", std::move(edits)}});
+}
+
+void Run::load_teacher() {
+  const Parent* teacher = spec_.parent("teacher");
+  if (!teacher) return;
+  Params params(*spec_.training.find("distillation"), "distillation");
+  auto model = load_final_model(
+      read_finals(RunPaths(environment_.out, teacher->run_id).final_directory()), false);
+  model->to(device_, dtype_);
+  distillation_ =
+      std::make_unique<Distillation>(Distillation::Options::read(params), std::move(model));
+}
+
+void Run::make_trainer() {
+  Params optimizer_params(spec_.optimizer.params, cat("optimizer \"", spec_.optimizer.name, "\""));
+  const double base_lr = read_base_lr(optimizer_params);
+  optimizer_ = Registry<OptimizerInfo>::get(spec_.optimizer.name).make(optimizer_params);
+  Params schedule_params(spec_.schedule.params, cat("schedule \"", spec_.schedule.name, "\""));
+  schedule_.emplace(read_schedule(spec_.schedule.name, schedule_params), base_lr,
+                    RunLength::of_epochs(data_.steps_per_epoch(), options_.epochs));
+  loader_ = data_.train_loader();
+  const std::int64_t rank_batch = options_.global_batch / world_.size();
+  bn_communicator_ = make_group_communicator(world_, options_.bn_group, options_.global_batch,
+                                             rank_batch / loader_->micro_batches_per_step());
+  trainer_ = std::make_unique<Trainer>(
+      Trainer::Parts{.options = options_,
+                     .schedule = *schedule_,
+                     .task = *task_,
+                     .distillation = distillation_.get(),
+                     .optimizer = *optimizer_,
+                     .methods = methods_,
+                     .context = *context_,
+                     .loader = *loader_,
+                     .log = log_,
+                     .stop = stop_,
+                     .bn_communicator = bn_communicator_.get(),
+                     .dtype = dtype_,
+                     .device = device_},
+      Trainer::Callbacks{
+          .evaluate = [this](std::int64_t step) { evaluate_all(step); },
+          .checkpoint_due = [this](std::int64_t step) { return checkpoint_due(step); },
+          .save_checkpoint = [this](std::int64_t step) { save_checkpoint(step); }});
+  if (resumed_) trainer_->arena().restore(resumed_->tensors);
+}
+
+Evaluation Run::evaluate_on(const std::shared_ptr<const Dataset>& split) {
+  const auto loader = data_.eval_loader(split);
+  return evaluate(*model_.model, *task_, *loader, split->size(), dtype_, device_, world_);
+}
+
+void Run::log_evaluation(const std::string& prefix, std::int64_t step,
+                         const Evaluation& evaluation) {
+  for (const TaskMetric& metric : evaluation.metrics) {
+    log_.number(cat(prefix, "/", metric.name), step, metric.value, metric.unit,
+                static_cast<Better>(metric.better));
+  }
+}
+
+/// Points carry the number of the last step done, so that a later attempt, which starts at the step
+/// after it, does not replace them.
+void Run::evaluate_all(std::int64_t step) {
+  synchronize_running_statistics(*model_.model, world_);
+  const Evaluation test = evaluate_on(data_.splits().test);
+  log_evaluation("eval", step - 1, test);
+  if (data_.splits().holdout) {
+    log_evaluation("holdout", step - 1, evaluate_on(data_.splits().holdout));
+  }
+  if (options_.ema_decay > 0) {
+    const EmaSwap swap(trainer_->arena());
+    log_evaluation("ema", step - 1, evaluate_on(data_.splits().test));
+  }
+  if (log_.main_rank()) {
+    const TaskMetric& headline = test.metrics.front();
+    log_info(cat("epoch ", step / data_.steps_per_epoch(), " of ", options_.epochs, ": ",
+                 headline.name, " ", headline.value, " ", headline.unit));
+  }
+}
+
+bool Run::checkpoint_due(std::int64_t step) const {
+  const double age = std::chrono::duration<double>(Clock::now() - last_checkpoint_).count();
+  return age >= environment_.checkpoint_seconds ||
+         (environment_.checkpoint_steps > 0 && step % environment_.checkpoint_steps == 0);
+}
+
+void Run::save_checkpoint(std::int64_t step) {
+  step_ = step;
+  synchronize_running_statistics(*model_.model, world_);
+  last_checkpoint_ = Clock::now();
+  if (!log_.main_rank()) return;
+  Checkpoint checkpoint{.step = step, .state = {}, .tensors = model_tensors(*model_.model)};
+  trainer_->arena().save(checkpoint.tensors);
+  const Structure now = structure();
+  checkpoint.state = {{"spec", spec_.id()},
+                      {"edits", now.to_json().at("edits")},
+                      {"methods", methods_.save()},
+                      {"init_sha256", model_.init_sha256},
+                      {"attempt", environment_.attempt}};
+  // The numbers up to this step are durable before the checkpoint that relies on them.
+  spool_.flush();
+  spool_.checkpoint(checkpoints_.save(checkpoint, now.hash(), methods_.settled()));
+}
+
+void Run::check_fence() const {
+  if (!fs::exists(paths_.fence())) return;  // started by hand, without a scheduler
+  const std::int64_t current = std::stoll(read_file(paths_.fence()));
+  if (current != environment_.fence) {
+    throw TransientError(cat("this attempt was given up (fence ", environment_.fence, ", now ",
+                             current, "); a later one writes ", paths_.directory.string()));
+  }
+}
+
+/// The finalized model is what tables speak about.
+void Run::finish() {
+  step_ = total_steps();
+  synchronize_running_statistics(*model_.model, world_);
+  methods_.finalize(*model_.surgeon);
+  log_finals(step_);
+  if (log_.main_rank()) {
+    save_finals();
+    spool_.flush();
+    checkpoints_.remove_all();
+  }
+}
+
+void Run::log_finals(std::int64_t step) {
+  const Evaluation test = evaluate_on(data_.splits().test);
+  for (const TaskMetric& metric : test.metrics) {
+    log_.final_number(metric.name, step, metric.value, metric.unit,
+                      static_cast<Better>(metric.better));
+  }
+  if (!log_.main_rank()) return;
+  const ModelCost cost = measure_cost(*model_.model);
+  log_.final_number("params", step, static_cast<double>(cost.parameters), "", Better::Lower);
+  log_.final_number("params_m", step, static_cast<double>(cost.parameters) / 1e6, "M",
+                    Better::Lower);
+  log_.final_number("macs", step, static_cast<double>(cost.macs), "", Better::Lower);
+  log_.final_number("gmacs", step, static_cast<double>(cost.macs) / 1e9, "G", Better::Lower);
+  log_.final_number("tokens_final", step, static_cast<double>(cost.final_tokens));
+  SampleBits bits{.kind = "top1", .step = step, .n = test.correct.size(0), .bits = {}};
+  bits.bits.resize(static_cast<std::size_t>(bits.n + 7) / 8);
+  const auto* correct = test.correct.data_ptr<std::uint8_t>();
+  for (std::int64_t i = 0; i < bits.n; ++i) {
+    if (correct[i]) bits.bits[static_cast<std::size_t>(i / 8)] |= static_cast<char>(1 << (i % 8));
+  }
+  spool_.bits(std::move(bits));
+}
+
+void Run::save_finals() {
+  const Structure final_structure = structure();
+  json text = final_structure.to_json();
+  text["spec"] = spec_.id();
+  text["structure_hash"] = final_structure.hash();
+  write_directory_atomic(
+      paths_.final_directory(),
+      [&](const fs::path& directory) {
+        save_weights(*model_.model, directory / "model.safetensors");
+        if (options_.ema_decay > 0) {
+          const EmaSwap swap(trainer_->arena());
+          save_weights(*model_.model, directory / "ema.safetensors");
+        }
+        write_file_atomic(directory / "structure.json", text.dump(1));
+      },
+      [this] { check_fence(); });
+  log_.event(step_, "finalized", text);
+}
+
+}  // namespace
+
+Outcome execute_run(const RunSpec& spec, const Environment& environment, Communicator& world,
+                    StopSignal& stop) {
+  return Run(spec, environment, world, stop).execute();
+}
+
+}  // namespace ablate

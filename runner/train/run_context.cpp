@@ -1,0 +1,24 @@
+#include "runner/train/run_context.h"
+
+#include <nlohmann/json.hpp>
+
+namespace ablate {
+
+void RunContext::visit(DecisionSplit split, std::int64_t samples, const Visitor& visitor) {
+  const at::NoGradGuard no_grad;
+  Model& model = surgeon_.model();
+  const bool was_training = model.is_training();
+  model.eval();
+  visit_data_(split, samples, visitor);
+  model.train(was_training);
+}
+
+void RunContext::metric(std::string_view name, double value) {
+  if (log_) log_->number(std::string(name), step_, value);
+}
+
+void RunContext::event(std::string_view kind, const nlohmann::json& body) {
+  if (log_) log_->event(step_, std::string(kind), body);
+}
+
+}  // namespace ablate

@@ -1,0 +1,80 @@
+#include "runner/train/run_data.h"
+
+#include <algorithm>
+
+#include <nlohmann/json.hpp>
+
+#include "runner/core/error.h"
+
+namespace ablate {
+namespace {
+
+DatasetSplits open_dataset(const Component& dataset, const DataRoots& roots) {
+  const auto& info = Registry<DatasetInfo>::get(dataset.name);
+  Params params(dataset.params, cat("dataset \"", dataset.name, "\""));
+  const std::int64_t holdout =
+      params.integer("holdout", 0, 0, std::numeric_limits<std::int64_t>::max(),
+                     "training samples set aside for decisions");
+  const DatasetOpener open = info.configure(params);
+  params.finish();
+  const auto root = roots.find(dataset.name);
+  if (info.needs_root && root == roots.end()) {
+    throw SpecError(
+        cat("where is data set \"", dataset.name, "\"? Give --data ", dataset.name, "=DIR"));
+  }
+  return carve_holdout(open(info.needs_root ? root->second : std::filesystem::path()), holdout);
+}
+
+AugmentRecipe read_recipe(const Component& augmentation) {
+  Params params(augmentation.params, cat("augmentation \"", augmentation.name, "\""));
+  // The resolved settings hold the image size; the default is never used.
+  AugmentRecipe recipe = read_augmentation(augmentation.name, params, 0);
+  params.finish();
+  return recipe;
+}
+
+}  // namespace
+
+RunData::RunData(const RunSpec& spec, const TrainingOptions& options,
+                 const Environment& environment, Shard shard)
+    : splits_(open_dataset(spec.dataset, environment.data)),
+      recipe_(read_recipe(spec.augmentation)),
+      loader_options_{.seed = spec.seed,
+                      .global_batch = options.global_batch,
+                      .micro_batch = environment.micro_batch,
+                      .mix_group = options.mix_group,
+                      .shard = shard,
+                      .threads = environment.loader_threads} {}
+
+std::int64_t RunData::steps_per_epoch() const {
+  return std::max<std::int64_t>(1, splits_.train->size() / loader_options_.global_batch);
+}
+
+std::unique_ptr<TrainLoader> RunData::train_loader() const {
+  return std::make_unique<TrainLoader>(splits_.train, recipe_, loader_options_);
+}
+
+std::unique_ptr<EvalLoader> RunData::eval_loader(std::shared_ptr<const Dataset> split) const {
+  return std::make_unique<EvalLoader>(std::move(split), recipe_, loader_options_);
+}
+
+void RunData::visit(DecisionSplit split, std::int64_t samples, at::ScalarType dtype,
+                    at::Device device, const TrainContext::Visitor& visitor) const {
+  if (split == DecisionSplit::Holdout && !splits_.holdout) {
+    throw SpecError(
+        "a method wants to decide on held-out samples, but there are none; set "
+        "dataset.holdout = N");
+  }
+  const auto loader = eval_loader(split == DecisionSplit::Train ? splits_.train : splits_.holdout);
+  loader->start(samples);
+  for (std::int64_t i = 0; i < loader->batches(); ++i) {
+    const Batch batch = loader->next();
+    visitor(batch.images.to(device, dtype), batch.weights.to(device));
+  }
+}
+
+nlohmann::json RunData::facts() const {
+  return {{"n", splits_.train->size()}, {"fingerprint", splits_.train->fingerprint()}};
+}
+
+}  // namespace ablate

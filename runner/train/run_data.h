@@ -1,0 +1,43 @@
+#pragma once
+
+#include <memory>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "datasets/loader.h"
+#include "methods/method.h"
+#include "runner/core/run_spec.h"
+#include "runner/train/environment.h"
+#include "runner/train/training_options.h"
+
+namespace ablate {
+
+/// The data of one run as one rank sees it.
+class RunData {
+ public:
+  /// Opens the data set. Throws SpecError when it is missing or sizes do not divide.
+  RunData(const RunSpec& spec, const TrainingOptions& options, const Environment& environment,
+          Shard shard);
+
+  const DatasetSplits& splits() const { return splits_; }
+  std::int64_t classes() const { return splits_.train->facts().classes; }
+  /// At least 1, also for runs that only evaluate.
+  std::int64_t steps_per_epoch() const;
+
+  std::unique_ptr<TrainLoader> train_loader() const;
+  std::unique_ptr<EvalLoader> eval_loader(std::shared_ptr<const Dataset> split) const;
+
+  /// This rank's share of the first `samples` samples of a split, without augmentation.
+  void visit(DecisionSplit split, std::int64_t samples, at::ScalarType dtype, at::Device device,
+             const TrainContext::Visitor& visitor) const;
+
+  /// Columns n and fingerprint of the record of an attempt, of the training part.
+  nlohmann::json facts() const;
+
+ private:
+  DatasetSplits splits_;
+  AugmentRecipe recipe_;
+  LoaderOptions loader_options_;
+};
+
+}  // namespace ablate

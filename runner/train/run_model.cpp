@@ -1,0 +1,106 @@
+#include "runner/train/run_model.h"
+
+#include <map>
+
+#include <nlohmann/json.hpp>
+
+#include "distributed/communicator.h"
+#include "methods/models/weights_io.h"
+#include "runner/core/error.h"
+#include "runner/core/hash.h"
+#include "runner/core/run_paths.h"
+
+namespace ablate {
+namespace {
+
+constexpr std::string_view kModelPrefix = "model.";
+
+Structure base_structure(const RunSpec& spec, const TrainingOptions& options,
+                         std::int64_t classes) {
+  return {.model = spec.model, .classes = classes, .bn_group = options.bn_group, .edits = {}};
+}
+
+void start_from_parent(RunModel& made, const Finals& finals, bool ema) {
+  replay(finals.structure.edits, *made.surgeon);
+  const std::filesystem::path& weights = ema ? finals.ema_weights : finals.weights;
+  if (weights.empty()) {
+    throw Error(cat("from_weights = \"ema\", but the parent run in ",
+                    finals.weights.parent_path().string(),
+                    " kept no weight average; train it with ema_decay > 0"));
+  }
+  load_weights(*made.model, weights);
+  made.init_sha256 = sha256_hex(weights);
+}
+
+void start_from_file(RunModel& made, const RunSpec& spec, const std::filesystem::path& file) {
+  if (file.empty()) {
+    throw SpecError("the spec starts from a weights file; name it with --init FILE");
+  }
+  made.init_sha256 = sha256_hex(file);
+  if (made.init_sha256 != spec.init_sha256) {
+    throw SpecError(cat(file.string(), ": not the weights the spec was resolved with (SHA-256 ",
+                        made.init_sha256, ", expected ", spec.init_sha256, ")"));
+  }
+  const Value* reset_head = spec.training.find_path("init.reset_head");
+  load_weights(*made.model, file, {.reset_head = reset_head && reset_head->as_bool()});
+}
+
+}  // namespace
+
+RunModel make_start_model(const RunSpec& spec, const TrainingOptions& options,
+                          const Environment& environment, std::int64_t classes,
+                          at::ScalarType dtype, at::Device device, Communicator& world) {
+  RunModel made;
+  made.model = build_base_model(base_structure(spec, options, classes));
+  made.surgeon = std::make_unique<Surgeon>(*made.model);
+  made.model->initialize(spec.seed);
+  if (const Parent* parent = spec.parent("init")) {
+    start_from_parent(made,
+                      read_finals(RunPaths(environment.out, parent->run_id).final_directory()),
+                      options.from_weights == "ema");
+  } else if (!spec.init_sha256.empty()) {
+    start_from_file(made, spec, environment.init_file);
+  }
+  made.model->to(device, dtype);
+  const at::NoGradGuard no_grad;
+  for (auto& [name, tensor] : named_tensors(*made.model)) world.broadcast(tensor);
+  return made;
+}
+
+RunModel make_resumed_model(const RunSpec& spec, const TrainingOptions& options,
+                            const Checkpoint& checkpoint, std::int64_t classes,
+                            at::ScalarType dtype, at::Device device) {
+  RunModel made;
+  made.model = build_base_model(base_structure(spec, options, classes));
+  made.surgeon = std::make_unique<Surgeon>(*made.model);
+  std::vector<Edit> edits;
+  for (const auto& edit : checkpoint.state.at("edits")) edits.push_back(edit_from_json(edit));
+  replay(edits, *made.surgeon);
+  made.model->to(device, dtype);
+  made.init_sha256 = checkpoint.state.at("init_sha256").get<std::string>();
+  std::map<std::string, at::Tensor> stored(checkpoint.tensors.begin(), checkpoint.tensors.end());
+  const at::NoGradGuard no_grad;
+  for (auto& [name, tensor] : named_tensors(*made.model)) {
+    const auto found = stored.find(cat(kModelPrefix, name));
+    if (found == stored.end()) throw Error(cat("the checkpoint has no tensor ", name));
+    tensor.copy_(found->second);
+  }
+  return made;
+}
+
+NamedTensors model_tensors(const Model& model) {
+  NamedTensors tensors;
+  for (auto& [name, tensor] : named_tensors(model)) {
+    tensors.emplace_back(cat(kModelPrefix, name), tensor);
+  }
+  return tensors;
+}
+
+Structure structure_of(const RunSpec& spec, const TrainingOptions& options, std::int64_t classes,
+                       const Surgeon& surgeon) {
+  Structure structure = base_structure(spec, options, classes);
+  structure.edits = surgeon.edits();
+  return structure;
+}
+
+}  // namespace ablate

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "runner/train/checkpoint.h"
+#include "runner/train/environment.h"
+#include "runner/train/finals.h"
+#include "runner/train/training_options.h"
+
+namespace ablate {
+
+class Communicator;
+
+/// A model under training and the surgeon that owns its structure.
+struct RunModel {
+  std::shared_ptr<Model> model;
+  std::unique_ptr<Surgeon> surgeon;
+  std::string init_sha256;  ///< of the weights it began from; empty when drawn from the seed
+};
+
+/// The model before any method of this run: drawn from the seed, or from the init parent's finals
+/// (edits and weights), or from a weights file. Equal on all ranks afterwards.
+/// Throws Error when the parent has not finished or the file is not the one the spec names.
+RunModel make_start_model(const RunSpec& spec, const TrainingOptions& options,
+                          const Environment& environment, std::int64_t classes,
+                          at::ScalarType dtype, at::Device device, Communicator& world);
+
+/// The model of a checkpoint: base model, recorded edits, parameters and buffers by name.
+RunModel make_resumed_model(const RunSpec& spec, const TrainingOptions& options,
+                            const Checkpoint& checkpoint, std::int64_t classes,
+                            at::ScalarType dtype, at::Device device);
+
+/// Parameters and buffers as a checkpoint keeps them, under "model.".
+NamedTensors model_tensors(const Model& model);
+
+/// Structure of the run's model as it is now.
+Structure structure_of(const RunSpec& spec, const TrainingOptions& options, std::int64_t classes,
+                       const Surgeon& surgeon);
+
+}  // namespace ablate

@@ -1,0 +1,167 @@
+#include "runner/train/trainer.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "distributed/communicator.h"
+#include "distributed/gradient_reducer.h"
+#include "runner/core/error.h"
+#include "runner/core/log.h"
+#include "runner/train/parameter_arena.h"
+
+namespace ablate {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+/// What one optimizer step tells.
+struct Trainer::StepNumbers {
+  double loss = 0;       ///< mean over this rank's images
+  double grad_norm = 0;  ///< of the mean gradient over all ranks, before clipping
+  double lr = 0;
+  bool skipped = false;
+  double seconds = 0;
+};
+
+/// What all ranks agree upon after a step.
+struct Trainer::Agreement {
+  double loss = 0;  ///< mean over the global batch
+  bool stop = false;
+  bool checkpoint = false;
+};
+
+Trainer::Trainer(Parts parts, Callbacks callbacks)
+    : parts_(parts), callbacks_(std::move(callbacks)) {
+  follow_structure();
+}
+
+Trainer::~Trainer() = default;
+
+Trainer::Result Trainer::fit(std::int64_t first_step) {
+  RunContext& context = parts_.context;
+  const std::int64_t per_epoch = context.steps_per_epoch();
+  const std::int64_t total = per_epoch * parts_.options.epochs;
+  parts_.context.surgeon().model().train();
+  if (first_step < total) parts_.loader.seek(first_step / per_epoch, first_step % per_epoch);
+
+  for (std::int64_t step = first_step; step < total;) {
+    context.set_step(step);
+    if (step % per_epoch == 0) parts_.methods.on_epoch(context, EpochEdge::Start);
+    parts_.methods.between_steps(context);
+    follow_structure();
+
+    const StepNumbers numbers = train_step(step);
+    const Agreement agreed = agree(numbers.loss, step);
+    log_step(numbers, agreed.loss, step);
+    ++step;
+
+    const bool last = step == total;
+    if (step % per_epoch == 0) {
+      parts_.methods.on_epoch(context, EpochEdge::End);
+      const std::int64_t epoch = step / per_epoch;
+      if (epoch % parts_.options.evaluate_every == 0 || last) callbacks_.evaluate(step);
+    }
+    if (agreed.stop && !last) {
+      callbacks_.save_checkpoint(step);
+      return Result::Stopped;
+    }
+    if (agreed.checkpoint || last) callbacks_.save_checkpoint(step);
+  }
+  return Result::Finished;
+}
+
+/// Arena and gradient reducer are views of a structure; after an edit both are made anew, the state
+/// of surviving parameters following.
+void Trainer::follow_structure() {
+  Surgeon& surgeon = parts_.context.surgeon();
+  if (arena_ && arena_->generation() == surgeon.generation()) return;
+  reducer_.reset();
+  if (arena_) {
+    arena_->rebuild(surgeon.model(), surgeon.generation());
+  } else {
+    arena_ = std::make_unique<ParameterArena>(surgeon.model(), surgeon.generation());
+  }
+  reducer_ = std::make_unique<GradientReducer>(*arena_, parts_.context.communicator());
+}
+
+Trainer::StepNumbers Trainer::train_step(std::int64_t step) {
+  const auto start = std::chrono::steady_clock::now();
+  StepNumbers numbers;
+  arena_->zero_grad();
+  const std::int64_t micro_batches = parts_.loader.micro_batches_per_step();
+  for (std::int64_t i = 0; i < micro_batches; ++i) {
+    const Batch batch = parts_.loader.next();
+    // Equal micro-batches: the mean of their means is the mean over the rank's slice.
+    const at::Tensor loss = micro_batch_loss(batch, step) / static_cast<double>(micro_batches);
+    numbers.loss += loss.item<double>();
+    if (i + 1 == micro_batches) reducer_->begin_last_backward();
+    loss.backward();
+  }
+  reducer_->finish();
+  numbers.lr = parts_.schedule.lr(step);
+  numbers.grad_norm = gradient_norm(*arena_);
+  if (std::isfinite(numbers.grad_norm)) {
+    const double clip = parts_.options.clip_norm;
+    const double factor = clip > 0 && numbers.grad_norm > clip ? clip / numbers.grad_norm : 1.0;
+    parts_.optimizer.step(*arena_, numbers.lr, factor);
+  } else {
+    meet_nan(numbers, step);
+    numbers.skipped = true;
+  }
+  numbers.seconds = seconds_since(start);
+  return numbers;
+}
+
+at::Tensor Trainer::micro_batch_loss(const Batch& batch, std::int64_t step) {
+  ForwardState state;
+  state.seed = parts_.context.seed();
+  state.step = step;
+  state.first_position = batch.first_position;
+  state.global_batch = parts_.options.global_batch;
+  state.bn_communicator = parts_.bn_communicator;
+  const at::Tensor images = batch.images.to(parts_.device, parts_.dtype);
+  const at::Tensor output = parts_.context.surgeon().model().forward(images, state);
+  at::Tensor loss = parts_.task.loss(output, batch);
+  if (parts_.distillation) loss = parts_.distillation->loss(loss, output, images);
+  return parts_.methods.in_step(parts_.context, loss);
+}
+
+/// The gradient is equal on all ranks, so they all decide alike.
+void Trainer::meet_nan(const StepNumbers& numbers, std::int64_t step) {
+  const std::string what =
+      cat("gradient norm is ", numbers.grad_norm, " at step ", step, " (loss on this rank ",
+          numbers.loss, ", learning rate ", numbers.lr, ")");
+  if (parts_.options.on_nan == NanPolicy::Stop) {
+    throw DivergedError(what + "; lower optimizer.lr, set clip_norm, or on_nan = \"skip\"");
+  }
+  log_warning(cat(what, ": update skipped"));
+  parts_.log.event(step, "nan_skipped", {{"detail", what}});
+}
+
+Trainer::Agreement Trainer::agree(double loss, std::int64_t step) {
+  Communicator& communicator = parts_.context.communicator();
+  const bool due = communicator.rank() == 0 && callbacks_.checkpoint_due(step + 1);
+  at::Tensor sums = at::empty({3}, at::kDouble);
+  auto values = sums.accessor<double, 1>();
+  values[0] = loss;
+  values[1] = parts_.stop.requested() ? 1.0 : 0.0;
+  values[2] = due ? 1.0 : 0.0;
+  communicator.all_reduce(sums);
+  return {
+      .loss = values[0] / communicator.size(), .stop = values[1] > 0, .checkpoint = values[2] > 0};
+}
+
+void Trainer::log_step(const StepNumbers& numbers, double loss, std::int64_t step) {
+  RunLog& log = parts_.log;
+  log.number("train/loss", step, loss, "nat", Better::Lower);
+  log.number("train/lr", step, numbers.lr);
+  log.number("train/grad_norm", step, numbers.grad_norm);
+  log.timing("time/step_s", step, numbers.seconds, "s");
+  log.timing("time/wait_s", step, parts_.loader.take_wait_seconds(), "s");
+}
+
+}  // namespace ablate

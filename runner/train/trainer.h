@@ -1,0 +1,75 @@
+#pragma once
+
+#include <functional>
+
+#include "datasets/loader.h"
+#include "methods/method_stack.h"
+#include "runner/core/schedule.h"
+#include "runner/core/stop.h"
+#include "runner/train/distillation.h"
+#include "runner/train/optimizer.h"
+#include "runner/train/run_context.h"
+#include "runner/train/task.h"
+#include "runner/train/training_options.h"
+
+namespace ablate {
+
+class GradientReducer;
+class ParameterArena;
+
+/// The loop of one run. It owns nothing but the parts that follow the model's structure
+/// (arena and gradient reducer); everything else is handed in by whoever assembles the run.
+class Trainer {
+ public:
+  struct Parts {
+    const TrainingOptions& options;
+    const Schedule& schedule;
+    const Task& task;
+    const Distillation* distillation;  ///< null without a teacher
+    Optimizer& optimizer;
+    MethodStack& methods;
+    RunContext& context;
+    TrainLoader& loader;
+    RunLog& log;
+    StopSignal& stop;
+    Communicator* bn_communicator;  ///< of ForwardState; null when BatchNorm groups are local
+    at::ScalarType dtype;
+    at::Device device;
+  };
+  struct Callbacks {
+    /// After the last step of an epoch that is due for it; `step` is the number of steps done.
+    std::function<void(std::int64_t step)> evaluate;
+    /// Whether a checkpoint is due by time; asked on rank 0 alone.
+    std::function<bool(std::int64_t step)> checkpoint_due;
+    std::function<void(std::int64_t step)> save_checkpoint;
+  };
+  enum class Result { Finished, Stopped };
+
+  Trainer(Parts parts, Callbacks callbacks);
+  ~Trainer();
+
+  /// Trains from step `first_step` to the end of the run, or until a stop is asked for, which is
+  /// agreed upon by all ranks at a step boundary and answered with a checkpoint. Throws
+  /// DivergedError when the loss or gradient is not finite (policy "stop").
+  Result fit(std::int64_t first_step);
+
+  ParameterArena& arena() { return *arena_; }
+
+ private:
+  struct StepNumbers;
+  struct Agreement;
+
+  void follow_structure();
+  StepNumbers train_step(std::int64_t step);
+  at::Tensor micro_batch_loss(const Batch& batch, std::int64_t step);
+  Agreement agree(double loss, std::int64_t step);
+  void meet_nan(const StepNumbers& numbers, std::int64_t step);
+  void log_step(const StepNumbers& numbers, double loss, std::int64_t step);
+
+  Parts parts_;
+  Callbacks callbacks_;
+  std::unique_ptr<ParameterArena> arena_;
+  std::unique_ptr<GradientReducer> reducer_;
+};
+
+}  // namespace ablate

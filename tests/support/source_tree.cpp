@@ -1,0 +1,83 @@
+#include "tests/support/source_tree.h"
+
+#include <algorithm>
+#include <fstream>
+#include <regex>
+#include <set>
+
+namespace ablate::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::set<std::string> kCppExtensions{".h", ".cpp", ".cu", ".cuh", ".inc"};
+const std::set<std::string> kTextExtensions{
+    ".h",  ".cpp",  ".cu", ".cuh",  ".inc", ".txt",          ".cmake",     ".in",
+    ".md", ".toml", ".py", ".json", ".sh",  ".clang-format", ".clang-tidy"};
+
+std::vector<std::string> read_lines(const fs::path& file) {
+  std::ifstream in(file);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(std::move(line));
+  return lines;
+}
+
+/// Folders that hold nothing of ours: build trees, environments, results.
+bool is_foreign(const fs::path& folder) {
+  const std::string name = folder.filename();
+  return name == ".git" || name == ".venv" || name == ".cache" || name == ".carry" ||
+         name == "out" || name.starts_with("build");
+}
+
+template <typename Wanted>
+std::vector<SourceFile> collect(const Wanted& wanted) {
+  const fs::path root = source_root();
+  std::vector<SourceFile> files;
+  for (auto it = fs::recursive_directory_iterator(root); it != fs::recursive_directory_iterator();
+       ++it) {
+    if (it->is_directory() && is_foreign(it->path())) it.disable_recursion_pending();
+    if (!it->is_regular_file() || !wanted(it->path())) continue;
+    files.push_back({fs::relative(it->path(), root).generic_string(), read_lines(it->path())});
+  }
+  std::ranges::sort(files, {}, &SourceFile::path);
+  return files;
+}
+
+}  // namespace
+
+fs::path source_root() { return fs::path(__FILE__).parent_path().parent_path().parent_path(); }
+
+std::vector<SourceFile> cpp_sources() {
+  return collect([](const fs::path& p) { return kCppExtensions.contains(p.extension()); });
+}
+
+std::vector<SourceFile> text_files() {
+  return collect([](const fs::path& p) {
+    const std::string folder = p.parent_path().filename();
+    const std::string kind = p.has_extension() ? p.extension() : p.filename();
+    return kTextExtensions.contains(kind) || folder == "scripts" || folder == ".ci";
+  });
+}
+
+std::vector<RegisteredName> registered_literals() {
+  static const std::regex add(R"(Registry<(\w+)>::Add)");
+  static const std::regex name(R"re(\.name = "([^"]+)")re");
+  constexpr std::size_t kReach = 3;  // the name is the first member, so it is close to the Add
+  std::vector<RegisteredName> result;
+  for (const SourceFile& file : cpp_sources()) {
+    if (file.path.starts_with("tests/")) continue;
+    for (std::size_t i = 0; i < file.lines.size(); ++i) {
+      std::smatch info;
+      if (!std::regex_search(file.lines[i], info, add)) continue;
+      for (std::size_t j = i; j < std::min(i + kReach, file.lines.size()); ++j) {
+        std::smatch found;
+        if (!std::regex_search(file.lines[j], found, name)) continue;
+        result.push_back({file.path, info[1], found[1]});
+        break;
+      }
+    }
+  }
+  return result;
+}
+
+}  // namespace ablate::test

@@ -1,13 +1,12 @@
-#include <array>
 #include <csignal>
 
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 
 #include "runner/core/error.h"
 #include "runner/core/files.h"
 #include "runner/core/run_paths.h"
 #include "sweeps/executor.h"
+#include "sweeps/job_record.h"
 
 namespace ablate {
 namespace {
@@ -18,12 +17,6 @@ using nlohmann::json;
 constexpr const char* kRankGraceSeconds = "30";
 /// A predecessor's job that must go gets this long after TERM.
 constexpr double kAdoptedGraceSeconds = 2;
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  ::gethostname(name.data(), name.size() - 1);
-  return name.data();
-}
 
 json handle_of(const ProcessId& process) {
   return {{"executor", "mpirun"},

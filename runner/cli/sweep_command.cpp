@@ -1,0 +1,97 @@
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <optional>
+
+#include <CLI/CLI.hpp>
+
+#include "runner/cli/command.h"
+#include "runner/cli/launch_runs.h"
+#include "runner/core/error.h"
+#include "runner/core/files.h"
+
+namespace ablate {
+namespace {
+
+struct Options {
+  std::string file;
+  std::vector<std::string> overrides;
+  bool dry_run = false, fail_fast = false, keep_going = false, quiet = false;
+  std::optional<int> seeds, jobs;
+};
+
+SweepSpec parse(const Options& options) {
+  std::vector<std::string> overrides = options.overrides;
+  if (options.seeds) overrides.push_back(cat("seeds.count=", *options.seeds));
+  if (options.jobs) overrides.push_back(cat("launch.jobs=", *options.jobs));
+  return parse_sweep(options.file, overrides);
+}
+
+/// A database only when there is one: a dry run leaves nothing behind.
+std::unique_ptr<ResultStore> existing_store(const Workspace& workspace) {
+  if (!std::filesystem::exists(workspace.database)) return nullptr;
+  return std::make_unique<ResultStore>(workspace.database, ResultStore::Mode::ReadOnly);
+}
+
+int dry_run(const SweepSpec& sweep, const Workspace& workspace, const GlobalOptions& globals) {
+  const ResolvedSweep resolved = resolve_sweep(sweep, workspace);
+  const auto store = existing_store(workspace);
+  const Plan plan = make_plan(sweep.launch, resolved.drafts, resolved.runs, store.get(), workspace);
+  print_plan(std::cout, globals.style(1), sweep, resolved.drafts, resolved.runs, plan, workspace);
+  return 0;
+}
+
+int run_sweep(const SweepSpec& sweep, bool fail_fast, const Workspace& workspace,
+              const GlobalOptions& globals) {
+  make_directories(workspace.out);
+  const ResolvedSweep resolved = resolve_sweep(sweep, workspace);
+  ResultStore store(workspace.database);
+  store.register_sweep({sweep.name, sweep.text}, registered_runs(resolved));
+  const Plan plan = make_plan(sweep.launch, resolved.drafts, resolved.runs, &store, workspace);
+  int code = 0;
+  if (plan.to_do > 0 || plan.ended > 0) {
+    print_plan(std::cerr, globals.style(2), sweep, resolved.drafts, resolved.runs, plan, workspace);
+    code = launch_runs(store, resolved, plan, {sweep.launch, fail_fast}, workspace, globals);
+  }
+  return code;
+}
+
+int run(const Options& options, const GlobalOptions& globals) {
+  const SweepSpec sweep = parse(options);
+  const Workspace workspace = globals.workspace();
+  if (options.dry_run) return dry_run(sweep, workspace, globals);
+  return run_sweep(sweep, options.fail_fast, workspace, globals);
+}
+
+std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
+  auto options = std::make_shared<Options>();
+  app.add_option("file", options->file, "Sweep file")->required()->type_name("FILE");
+  app.add_option("settings", options->overrides,
+                 "Overrides of [run] (epochs=1), or of a named section (launch.ranks=4)")
+      ->type_name("KEY=VALUE");
+  app.add_flag("--dry-run", options->dry_run, "Print the plan and stop");
+  app.add_option("--seeds", options->seeds, "Number of seeds; only missing runs are started")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--jobs", options->jobs, "Concurrent runs, each on its own cores")
+      ->check(CLI::PositiveNumber);
+  auto* keep = app.add_flag("--keep-going", options->keep_going,
+                            "Go on with other rows after a run has failed (the default)");
+  app.add_flag("--fail-fast", options->fail_fast, "Stop everything at the first failure")
+      ->excludes(keep);
+  return [options, &globals] { return run(*options, globals); };
+}
+
+const CommandRegistration added{{
+    .name = "sweep",
+    .position = 1,
+    .summary = "Run or continue a sweep, then print its table",
+    .examples = "  ablate sweep sweeps/tables/demo.toml --dry-run      plan, hours, disk\n"
+                "  ablate sweep sweeps/tables/cifar100_smoke.toml --data cifar100=/data/cifar\n"
+                "  ablate sweep my.toml --seeds 5                      tops up what is missing\n"
+                "  ablate sweep my.toml epochs=1 launch.ranks=4        with other settings\n"
+                "Ctrl-C stops at the next step with checkpoints; the same command continues.\n",
+    .add = add,
+}};
+
+}  // namespace
+}  // namespace ablate

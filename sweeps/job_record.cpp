@@ -1,0 +1,75 @@
+#include "sweeps/job_record.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <fstream>
+#include <iterator>
+
+#include <signal.h>
+#include <unistd.h>
+
+#include "runner/core/error.h"
+#include "runner/core/files.h"
+
+namespace ablate {
+namespace {
+
+using nlohmann::json;
+
+constexpr double kLeftoverGraceSeconds = 2;
+
+std::filesystem::path record_file(const RunPaths& paths) { return paths.directory / "job.json"; }
+
+/// Arguments of a process, separated by zero bytes; empty when it is gone.
+std::string command_line(const std::filesystem::path& process) {
+  std::ifstream in(process / "cmdline", std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+}  // namespace
+
+void write_job_record(const RunPaths& paths, const JobRecord& record) {
+  const json text = {{"attempt", record.attempt}, {"handle", record.handle}};
+  write_file_atomic(record_file(paths), text.dump());
+}
+
+std::optional<JobRecord> read_job_record(const RunPaths& paths) {
+  if (!std::filesystem::exists(record_file(paths))) return std::nullopt;
+  const json text = json::parse(read_file(record_file(paths)), nullptr, false);
+  try {
+    return JobRecord{text.at("attempt").get<int>(), text.at("handle")};
+  } catch (const json::exception&) {
+    return std::nullopt;
+  }
+}
+
+void remove_job_record(const RunPaths& paths) {
+  std::error_code ignored;
+  std::filesystem::remove(record_file(paths), ignored);
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  ::gethostname(name.data(), name.size() - 1);
+  return name.data();
+}
+
+int end_leftovers(const RunPaths& paths) {
+  const std::string spec = paths.spec().string();
+  int ended = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename();
+    pid_t pid = 0;
+    if (std::from_chars(name.data(), name.data() + name.size(), pid).ec != std::errc()) continue;
+    if (pid == ::getpid()) continue;
+    const std::vector<std::string> arguments = split(command_line(entry.path()), '\0');
+    const auto verb = std::find(arguments.begin(), arguments.end(), "run");
+    if (verb == arguments.end() || verb + 1 == arguments.end() || *(verb + 1) != spec) continue;
+    const auto identity = process_id(pid);
+    if (identity && end_process(*identity, kLeftoverGraceSeconds)) ++ended;
+  }
+  return ended;
+}
+
+}  // namespace ablate

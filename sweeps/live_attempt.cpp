@@ -1,0 +1,114 @@
+#include "sweeps/live_attempt.h"
+
+#include <nlohmann/json.hpp>
+
+#include "runner/core/error.h"
+#include "runner/core/files.h"
+#include "sweeps/job_record.h"
+
+namespace ablate {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+void prepare_folder(const RunPaths& paths, const std::string& spec, const Claim& claim) {
+  make_directories(paths.attempt(claim.attempt));
+  if (!std::filesystem::exists(paths.spec())) write_file_atomic(paths.spec(), spec);
+  std::filesystem::remove(paths.stop_file());
+  write_file_atomic(paths.fence(), cat(claim.fence));
+}
+
+Outcome make_outcome(OutcomeState state, std::string cause, std::string detail) {
+  Outcome outcome;
+  outcome.state = state;
+  outcome.cause = std::move(cause);
+  outcome.detail = std::move(detail);
+  return outcome;
+}
+
+}  // namespace
+
+Outcome outcome_of_exit(const ExitStatus& status) {
+  const std::string detail = status.code < 0 ? "ended without an outcome while nobody watched"
+                                             : "no outcome was recorded; " + status.str();
+  const auto is = [&](ExitCode code) { return status.code == static_cast<int>(code); };
+  Outcome outcome;
+  if (is(ExitCode::Interrupted)) {
+    outcome = make_outcome(OutcomeState::Interrupted, "user", detail);
+  } else if (is(ExitCode::Diverged)) {
+    outcome = make_outcome(OutcomeState::Diverged, "nan", detail);
+  } else if (is(ExitCode::Transient)) {
+    outcome = make_outcome(OutcomeState::Transient, "node", detail);
+  } else if (status.code < 0 || status.code > 128) {
+    outcome = make_outcome(OutcomeState::Transient, "killed", detail);
+  } else {
+    outcome = make_outcome(OutcomeState::Failed, "bug", detail);
+  }
+  outcome.exit_code = status.code;
+  return outcome;
+}
+
+LiveAttempt::LiveAttempt(RunPaths paths, int attempt, std::unique_ptr<Job> job)
+    : paths_(std::move(paths)),
+      attempt_(attempt),
+      job_(std::move(job)),
+      follower_(paths_.spool(attempt, 0)),
+      last_record_(Clock::now()) {}
+
+std::unique_ptr<LiveAttempt> LiveAttempt::start(Executor& executor, const RunPaths& paths,
+                                                const std::string& run_id, const std::string& spec,
+                                                const Claim& claim, const std::vector<int>& cpus) {
+  prepare_folder(paths, spec, claim);
+  auto job = executor.start({run_id, claim.attempt, static_cast<int>(claim.fence), cpus});
+  write_job_record(paths, {claim.attempt, job->handle()});
+  return std::unique_ptr<LiveAttempt>(new LiveAttempt(paths, claim.attempt, std::move(job)));
+}
+
+std::unique_ptr<LiveAttempt> LiveAttempt::adopt(Executor& executor, const RunPaths& paths,
+                                                int attempt) {
+  const auto record = read_job_record(paths);
+  if (!record || record->attempt != attempt) return nullptr;
+  auto job = executor.adopt(record->handle);
+  if (!job) return nullptr;
+  return std::unique_ptr<LiveAttempt>(new LiveAttempt(paths, attempt, std::move(job)));
+}
+
+bool LiveAttempt::poll(double stall_timeout) {
+  if (!status_) status_ = job_->poll();
+  // The spool is read after the status: what the ranks wrote before they ended is then all there.
+  const std::uint64_t before = progress_.records;
+  progress_ = follower_.update();
+  if (progress_.records != before) last_record_ = Clock::now();
+  if (status_) return true;
+  const std::chrono::duration<double> silence = Clock::now() - last_record_;
+  if (silence.count() > stall_timeout) kill("hang");
+  return false;
+}
+
+Outcome LiveAttempt::outcome() const {
+  if (progress_.outcome) return *progress_.outcome;
+  Outcome outcome = outcome_of_exit(status_.value_or(ExitStatus{.code = -1}));
+  if (!killed_for_.empty()) {
+    outcome =
+        make_outcome(killed_for_ == "user" ? OutcomeState::Interrupted : OutcomeState::Transient,
+                     killed_for_, "killed by ablate");
+  }
+  outcome.last_step = progress_.step;
+  return outcome;
+}
+
+void LiveAttempt::ask_to_stop() { write_file_atomic(paths_.stop_file(), "stop\n"); }
+
+void LiveAttempt::kill(const std::string& cause) {
+  if (killed_for_.empty()) killed_for_ = cause;
+  job_->kill();
+  last_record_ = Clock::now();
+}
+
+void LiveAttempt::close() {
+  std::error_code ignored;
+  std::filesystem::remove(paths_.stop_file(), ignored);
+  remove_job_record(paths_);
+}
+
+}  // namespace ablate

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "results/store.h"
+#include "runner/core/run_paths.h"
+#include "sweeps/executor.h"
+#include "sweeps/spool_follower.h"
+
+namespace ablate {
+
+/// One attempt at a run while its job lives: the job, its spool and its clock.
+class LiveAttempt {
+ public:
+  /// Prepares the run's folder (spec, fence, no stop file) and starts the job. Throws Error.
+  static std::unique_ptr<LiveAttempt> start(Executor& executor, const RunPaths& paths,
+                                            const std::string& run_id, const std::string& spec,
+                                            const Claim& claim, const std::vector<int>& cpus);
+  /// Follows a job that a predecessor started; nullptr when it is not there any more.
+  static std::unique_ptr<LiveAttempt> adopt(Executor& executor, const RunPaths& paths, int attempt);
+
+  int attempt() const { return attempt_; }
+  const RunProgress& progress() const { return progress_; }
+
+  /// Looks at the job and its spool; true when the job has ended. Kills it after `stall_timeout`
+  /// seconds without a record.
+  bool poll(double stall_timeout);
+  /// How it ended, once poll() said so: the spooled outcome, else what the exit status tells.
+  Outcome outcome() const;
+
+  /// Asks the ranks to stop at a step boundary and to write a checkpoint.
+  void ask_to_stop();
+  /// Ends the job at once; `cause` as in Outcome.
+  void kill(const std::string& cause);
+  /// Removes what only a live attempt needs.
+  void close();
+
+ private:
+  LiveAttempt(RunPaths paths, int attempt, std::unique_ptr<Job> job);
+
+  RunPaths paths_;
+  int attempt_;
+  std::unique_ptr<Job> job_;
+  SpoolFollower follower_;
+  RunProgress progress_;
+  std::chrono::steady_clock::time_point last_record_;
+  std::optional<ExitStatus> status_;
+  std::string killed_for_;
+};
+
+/// What an exit status means when no spool says more.
+Outcome outcome_of_exit(const ExitStatus& status);
+
+}  // namespace ablate

@@ -1,0 +1,153 @@
+#include "sweeps/plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include <unistd.h>
+
+#include "results/sqlite.h"
+#include "runner/core/error.h"
+#include "runner/core/files.h"
+#include "runner/core/process.h"
+#include "sweeps/run_state.h"
+
+namespace ablate {
+namespace {
+
+// Assumed speeds, for the first estimate on a machine only: small models through LibTorch reach
+// about this many multiply-accumulates a second.
+constexpr double kMacsPerCoreSecond = 4e9;
+constexpr double kMacsPerGpuSecond = 2e13;
+constexpr double kStartSeconds = 3;  // process start, data set, model
+constexpr double kBytesPerParameter = 4;
+constexpr double kTrainingCopies = 3;  // weights and the two moments of AdamW in a checkpoint
+
+/// Multiply-accumulates of a run: backward costs two forwards.
+std::optional<double> work_of(const ResolvedRun& run, std::optional<double> macs) {
+  if (!macs) return std::nullopt;
+  const double train_images =
+      static_cast<double>(run.total_steps) *
+      static_cast<double>(run.spec.at("training").at("global_batch").get<std::int64_t>());
+  const double epochs = run.steps_per_epoch > 0 ? static_cast<double>(run.total_steps) /
+                                                      static_cast<double>(run.steps_per_epoch)
+                                                : 0;
+  return *macs * (3 * train_images + (epochs + 1) * static_cast<double>(run.test_size));
+}
+
+/// MACs, or the largest of the sweep: a method that decides while it trains only removes.
+std::optional<double> macs_of(const ResolvedRun& run, const std::vector<ResolvedRun>& all) {
+  if (run.macs) return static_cast<double>(*run.macs);
+  std::optional<double> largest;
+  for (const ResolvedRun& other : all) {
+    if (other.macs) largest = std::max(largest.value_or(0), static_cast<double>(*other.macs));
+  }
+  return largest;
+}
+
+double guessed_speed(const Launch& launch) {
+  const bool gpu =
+      launch.device == "cuda" || (launch.device == "auto" && ::access("/dev/nvidia0", F_OK) == 0);
+  if (gpu) return kMacsPerGpuSecond * launch.ranks;
+  const std::size_t cores = available_cpus().size() / static_cast<std::size_t>(launch.jobs);
+  const auto wanted =
+      static_cast<std::size_t>(launch.ranks) * static_cast<std::size_t>(launch.threads);
+  return kMacsPerCoreSecond *
+         static_cast<double>(std::max<std::size_t>(1, std::min(cores, wanted)));
+}
+
+/// Wall seconds of finished runs: by run, and averaged by configuration.
+struct Measured {
+  std::map<std::string, double> by_config;
+  double seconds = 0, work = 0;  // over runs whose work is known
+};
+
+Measured measure(const std::vector<ResolvedRun>& runs, ResultStore* store) {
+  Measured measured;
+  if (store == nullptr) return measured;
+  std::map<std::string, std::pair<double, int>> sums;
+  auto query = prepare(store->database(),
+                       "SELECT f.value FROM final f JOIN metric m USING(metric_id) "
+                       "JOIN run r USING(run_id) WHERE m.name = 'wall_s' AND r.run_uid = ? AND "
+                       "r.state = 'done' AND f.value > 0");
+  for (const ResolvedRun& run : runs) {
+    rebind(query, run.id);
+    if (!query.executeStep()) continue;
+    const double seconds = query.getColumn(0).getDouble();
+    auto& [sum, count] = sums[run.config_hash];
+    sum += seconds;
+    ++count;
+    if (const auto work = work_of(run, macs_of(run, runs))) {
+      measured.seconds += seconds;
+      measured.work += *work;
+    }
+  }
+  for (const auto& [config, sum] : sums) measured.by_config[config] = sum.first / sum.second;
+  return measured;
+}
+
+void estimate(PlannedRun& planned, const ResolvedRun& run, std::optional<double> work,
+              const Measured& measured, double guess) {
+  if (const auto same = measured.by_config.find(run.config_hash);
+      same != measured.by_config.end()) {
+    planned.seconds = same->second;
+    planned.source = EstimateSource::SameConfiguration;
+  } else if (work && measured.work > 0) {
+    planned.seconds = kStartSeconds + *work * measured.seconds / measured.work;
+    planned.source = EstimateSource::OtherRows;
+  } else if (work) {
+    planned.seconds = kStartSeconds + *work / guess;
+    planned.source = EstimateSource::Guess;
+  }
+}
+
+void add_disk(Plan& plan, const Launch& launch, const std::vector<ResolvedRun>& runs) {
+  double largest = 0;
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    if (!plan.runs[i].to_do() || !runs[i].params) continue;
+    const double bytes = static_cast<double>(*runs[i].params) * kBytesPerParameter;
+    plan.final_bytes += bytes;
+    largest = std::max(largest, bytes);
+  }
+  // One more than are kept: the new one is written before the oldest goes.
+  plan.checkpoint_bytes = largest * kTrainingCopies * (launch.keep_checkpoints + 1) * launch.jobs;
+}
+
+}  // namespace
+
+bool PlannedRun::to_do() const {
+  return state != "done" && state != "failed" && state != "diverged" && state != "skipped";
+}
+
+Plan make_plan(const Launch& launch, const std::vector<Draft>& drafts,
+               const std::vector<ResolvedRun>& runs, ResultStore* store,
+               const Workspace& workspace) {
+  ABLATE_CHECK(drafts.size() == runs.size());
+  std::vector<std::string> ids;
+  for (const ResolvedRun& run : runs) ids.push_back(run.id);
+  const auto states = store ? run_states(*store, ids) : std::map<std::string, RunState>{};
+  const Measured measured = measure(runs, store);
+  const double guess = guessed_speed(launch);
+
+  Plan plan;
+  for (const ResolvedRun& run : runs) {
+    PlannedRun planned;
+    const auto known = states.find(run.id);
+    planned.state = known == states.end() ? "new" : known->second.state;
+    estimate(planned, run, work_of(run, macs_of(run, runs)), measured, guess);
+    if (planned.to_do()) {
+      ++plan.to_do;
+      plan.work_s += planned.seconds;
+      plan.worst = std::max(plan.worst, planned.source);
+    } else {
+      ++(planned.state == "done" ? plan.done : plan.ended);
+    }
+    plan.runs.push_back(std::move(planned));
+  }
+  plan.wall_s = plan.work_s / launch.jobs;
+  add_disk(plan, launch, runs);
+  plan.free_bytes = free_bytes(workspace.out);
+  return plan;
+}
+
+}  // namespace ablate

@@ -1,0 +1,85 @@
+#include "sweeps/schedule_state.h"
+
+#include <algorithm>
+
+#include "runner/core/error.h"
+
+namespace ablate {
+namespace {
+
+LiveRun live_run(const ScheduleEntry& entry) {
+  const RunProgress& progress = entry.live->progress();
+  LiveRun live;
+  live.name = entry.run->name;
+  live.attempt = entry.live->attempt();
+  live.step = progress.step;
+  live.total_steps = entry.run->total_steps;
+  live.loss = progress.loss;
+  live.top1 = progress.top1;
+  if (progress.step_s && *progress.step_s > 0) {
+    const auto steps = static_cast<double>(entry.run->total_steps - progress.step);
+    live.images_per_s = static_cast<double>(entry.run->global_batch) / *progress.step_s;
+    live.seconds_left = std::max(0.0, steps * *progress.step_s);
+  } else if (entry.run->estimate_s > 0) {
+    live.seconds_left = entry.run->estimate_s;
+  }
+  return live;
+}
+
+}  // namespace
+
+bool any_in(const std::vector<ScheduleEntry>& entries, Stage stage) {
+  return std::any_of(entries.begin(), entries.end(),
+                     [&](const ScheduleEntry& entry) { return entry.stage == stage; });
+}
+
+std::optional<std::size_t> free_slot(const std::vector<ScheduleEntry>& entries, std::size_t slots) {
+  for (std::size_t slot = 0; slot < slots; ++slot) {
+    const bool taken = std::any_of(entries.begin(), entries.end(), [&](const ScheduleEntry& entry) {
+      return entry.stage == Stage::Live && entry.slot == slot;
+    });
+    if (!taken) return slot;
+  }
+  return std::nullopt;
+}
+
+SweepStatus sweep_status(const std::vector<ScheduleEntry>& entries, int jobs) {
+  SweepStatus status;
+  double left = 0;
+  bool known = true;
+  for (const ScheduleEntry& entry : entries) {
+    if (entry.stage == Stage::Done) ++status.done;
+    if (entry.stage == Stage::Ended) ++status.failed;
+    if (entry.stage == Stage::Waiting) {
+      ++status.waiting;
+      left += entry.run->estimate_s;
+      known = known && entry.run->estimate_s > 0;
+    } else if (entry.stage == Stage::Live) {
+      status.live.push_back(live_run(entry));
+      known = known && status.live.back().seconds_left;
+      left += status.live.back().seconds_left.value_or(0);
+    }
+  }
+  if (known) status.seconds_left = left / jobs;
+  return status;
+}
+
+ScheduleSummary summarize(const std::vector<ScheduleEntry>& entries, std::size_t finished,
+                          bool stop_requested) {
+  ScheduleSummary summary;
+  summary.finished = finished;
+  for (const ScheduleEntry& entry : entries) {
+    if (entry.stage == Stage::Done) {
+      ++summary.done;
+    } else if (entry.stage == Stage::Ended) {
+      summary.problems.push_back(cat(entry.run->name, ": ", entry.problem));
+    } else if (stop_requested) {
+      summary.interrupted = true;
+    } else {
+      summary.problems.push_back(cat(entry.run->name, ": not finished"));
+    }
+  }
+  return summary;
+}
+
+}  // namespace ablate

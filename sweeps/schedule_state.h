@@ -1,0 +1,47 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sweeps/live_attempt.h"
+#include "sweeps/progress.h"
+#include "sweeps/scheduler.h"
+
+namespace ablate {
+
+enum class Stage {
+  Waiting,
+  Live,
+  Done,
+  Ended,  ///< without a result, and not to be tried again now
+};
+
+/// One run of a schedule as it stands.
+struct ScheduleEntry {
+  const ScheduledRun* run = nullptr;
+  Stage stage = Stage::Waiting;
+  std::string problem;  // why it ended without a result
+  int tries = 0;        // attempts without progress
+  int failures = 0;     // attempts that failed by themselves
+  std::int64_t best_step = 0;
+  std::unique_ptr<LiveAttempt> live;
+  std::size_t slot = 0;
+  std::chrono::steady_clock::time_point started;
+};
+
+bool any_in(const std::vector<ScheduleEntry>& entries, Stage stage);
+
+/// The first of `slots` places that no live run holds.
+std::optional<std::size_t> free_slot(const std::vector<ScheduleEntry>& entries, std::size_t slots);
+
+/// What the view shows; time passed and stopping are the caller's.
+SweepStatus sweep_status(const std::vector<ScheduleEntry>& entries, int jobs);
+
+ScheduleSummary summarize(const std::vector<ScheduleEntry>& entries, std::size_t finished,
+                          bool stop_requested);
+
+}  // namespace ablate

@@ -1,0 +1,47 @@
+#include "sweeps/session.h"
+
+#include "runner/core/error.h"
+#include "runner/core/run_spec.h"
+
+namespace ablate {
+
+ResolvedSweep resolve_sweep(const SweepSpec& sweep, const Workspace& workspace) {
+  ResolvedSweep resolved;
+  resolved.drafts = expand(sweep);
+  resolved.runs = resolve_drafts(resolved.drafts, sweep.launch.ranks, workspace);
+  return resolved;
+}
+
+std::vector<RegisteredRun> registered_runs(const ResolvedSweep& sweep) {
+  std::vector<RegisteredRun> runs;
+  for (std::size_t i = 0; i < sweep.runs.size(); ++i) {
+    RegisteredRun run = registered_run(RunSpec::from_json(sweep.runs[i].spec));
+    ABLATE_CHECK(run.run_uid == sweep.runs[i].id,
+                 "ablate and ablate-train compute other ids for one spec: they are of different "
+                 "versions; build both from one source");
+    run.images_seen = sweep.runs[i].images_seen;
+    run.label = sweep.drafts[i].label;
+    run.row = sweep.drafts[i].row;
+    runs.push_back(std::move(run));
+  }
+  return runs;
+}
+
+std::vector<ScheduledRun> scheduled_runs(const ResolvedSweep& sweep, const Plan& plan) {
+  std::vector<ScheduledRun> runs;
+  for (std::size_t i = 0; i < sweep.runs.size(); ++i) {
+    const ResolvedRun& resolved = sweep.runs[i];
+    ScheduledRun run;
+    run.id = resolved.id;
+    run.name = cat(sweep.drafts[i].label, " seed ", sweep.drafts[i].seed);
+    run.spec = resolved.spec.dump();
+    run.total_steps = resolved.total_steps;
+    run.global_batch = resolved.spec.at("training").at("global_batch").get<std::int64_t>();
+    run.estimate_s = plan.runs[i].seconds;
+    for (const DraftParent& parent : sweep.drafts[i].parents) run.parents.push_back(parent.draft);
+    runs.push_back(std::move(run));
+  }
+  return runs;
+}
+
+}  // namespace ablate

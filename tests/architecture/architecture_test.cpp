@@ -43,13 +43,15 @@ std::string part_of(const std::string& path) {
 
 /// Who may include whom, besides itself. Arrows only go down.
 const std::map<std::string, Names>& allowed_parts() {
-  static const Names training{"core",        "torch",    "kernels", "spool",
-                              "distributed", "datasets", "models",  "methods"};
-  static const Names worker = [] {
-    Names all = training;
-    all.insert({"train", "measure"});
-    return all;
-  }();
+  static const Names measure{"core",        "torch",    "kernels", "spool",
+                             "distributed", "datasets", "models",  "methods"};
+  const auto with = [](Names names, std::initializer_list<std::string> more) {
+    names.insert(more);
+    return names;
+  };
+  // A run counts its multiply-accumulates, hence train sees measure and not the other way round.
+  static const Names train = with(measure, {"measure"});
+  static const Names worker = with(train, {"train"});
   static const std::map<std::string, Names> table{
       {"core", {}},
       {"spool", {"core"}},
@@ -62,8 +64,8 @@ const std::map<std::string, Names>& allowed_parts() {
       {"datasets", {"core", "torch", "kernels"}},
       {"models", {"core", "torch", "kernels", "distributed"}},
       {"methods", {"core", "torch", "kernels", "distributed", "models"}},
-      {"train", training},
-      {"measure", training},
+      {"measure", measure},
+      {"train", train},
       {"worker", worker},
   };
   return table;

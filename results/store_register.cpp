@@ -9,6 +9,7 @@ namespace ablate {
 namespace {
 
 using nlohmann::json;
+using namespace nlohmann::literals;
 
 /// Puts the leaves of a config under the paths a user writes in a spec: "optimizer.lr",
 /// "methods.tome.r", "epochs".
@@ -49,14 +50,18 @@ std::int64_t id_of_variant(SQLite::Database& db, const RegisteredRun& run) {
                          run.config_hash);
   };
   if (const auto known = find()) return *known;
-  execute(db, "INSERT INTO variant(config_hash, config_json) VALUES (?, ?)", run.config_hash,
-          run.config_json);
+  const json config = json::parse(run.config_json, nullptr, /*allow_exceptions=*/false);
+  ABLATE_CHECK(config.is_object(), "configuration ", run.config_hash, " is not a JSON object");
+  const json model = config.value("/model/name"_json_pointer, json());
+  execute(db, "INSERT INTO variant(config_hash, config_json, model) VALUES (?, ?, ?)",
+          run.config_hash, run.config_json,
+          model.is_string() ? model.get<std::string>() : std::optional<std::string>());
   const std::int64_t variant = db.getLastInsertRowid();
   int position = 0;
   for (const auto& method : run.methods)
     execute(db, "INSERT INTO variant_method VALUES (?, ?, ?, ?)", variant, position++, method.name,
             method.inherited ? "parent" : "own");
-  Flattener(db, variant).add("", json::parse(run.config_json));
+  Flattener(db, variant).add("", config);
   return variant;
 }
 
@@ -133,7 +138,8 @@ RegisteredRun registered_run(const RunSpec& spec) {
   // Data of one name are the same data only under the same settings (holdout, size of synthetic
   // data): the settings tell the fingerprints apart.
   std::vector<std::string> settings;
-  for (const auto& [key, value] : spec.dataset.params.to_json().items())
+  const json params = spec.dataset.params.to_json();
+  for (const auto& [key, value] : params.items())
     settings.push_back(cat(key, "=", value.is_string() ? value.get<std::string>() : value.dump()));
   run.split = join(settings, " ");
   run.seed = spec.seed;

@@ -2,12 +2,10 @@
 
 #include <SQLiteCpp/SQLiteCpp.h>
 
+#include "results/schema_v1.h"
 #include "runner/core/error.h"
 
 namespace ablate {
-
-extern const char* const kSchemaV1Tables;
-extern const char* const kSchemaV1Views;
 
 namespace {
 

@@ -1,9 +1,10 @@
-#include "results/schema.h"
+#include "results/schema_v1.h"
 
 namespace ablate {
 
-// Version 1 is the published contract and frozen: databases of it exist. What it lacks comes by
-// later migrations. Two texts, because compilers limit the length of one literal.
+// Version 1 is frozen: databases of it exist. What it lacks comes by later migrations. No CHECK and
+// no generated column calls a JSON function: SQLite 3.40 refuses them under trusted_schema = OFF,
+// so registration checks the JSON and fills in `model`.
 const char* const kSchemaV1Tables = R"sql(
 -- identity ------------------------------------------------------------
 CREATE TABLE toolchain(                  -- one row per distinct software+driver set
@@ -27,8 +28,7 @@ CREATE TABLE sweep(
 -- a configuration WITHOUT its seed (and its parents' seeds)
 CREATE TABLE variant(
   variant_id INTEGER PRIMARY KEY, config_hash TEXT NOT NULL UNIQUE,
-  config_json TEXT NOT NULL CHECK (json_valid(config_json)),
-  model TEXT GENERATED ALWAYS AS (json_extract(config_json,'$.model.name')) VIRTUAL) STRICT;
+  config_json TEXT NOT NULL, model TEXT) STRICT;
 CREATE TABLE variant_method(             -- methods in effect, own or inherited from a parent
   variant_id INTEGER NOT NULL REFERENCES variant, position INTEGER NOT NULL, name TEXT NOT NULL,
   origin TEXT NOT NULL CHECK(origin IN('own','parent')), PRIMARY KEY(variant_id,

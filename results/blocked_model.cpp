@@ -184,7 +184,7 @@ std::vector<std::size_t> common_blocks(const Layout& layout, std::size_t baselin
 }
 
 Contrast contrast(const Fit& fit, const BlockedModel& model, std::size_t variant,
-                  std::size_t baseline, double level) {
+                  std::size_t baseline, double critical) {
   Contrast result;
   result.difference = fit.variant_effect[variant] - fit.variant_effect[baseline];
   std::vector<double> imbalance(fit.within[variant].size());
@@ -198,7 +198,7 @@ Contrast contrast(const Fit& fit, const BlockedModel& model, std::size_t variant
       1 / fit.count[variant] + 1 / fit.count[baseline];
   if (model.df > 0) {
     const double se = model.residual_sd * std::sqrt(result.variance_factor);
-    result.test = t_test(result.difference, se, model.df, level);
+    result.test = t_test_with_critical(result.difference, se, model.df, critical);
   }
   return result;
 }
@@ -223,9 +223,10 @@ BlockedModel fit_blocked_model(std::span<const Observation> observations, std::s
   if (model.df > 0) model.residual_sd = std::sqrt(model.ss_residual / model.df);
   const std::size_t base = layout.dense_of[baseline];
   const std::vector<std::size_t> common = common_blocks(layout, base);
+  const double critical = model.df > 0 ? t_critical(model.df, level) : 0;
   for (std::size_t i = 0; i < model.variants; ++i) {
     if (i == base) continue;
-    Contrast made = contrast(fit, model, i, base, level);
+    Contrast made = contrast(fit, model, i, base, critical);
     made.pairs = common[i];
     model.contrasts[layout.variant_of[i]] = made;
   }

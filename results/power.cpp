@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include <boost/math/distributions/non_central_t.hpp>
-#include <boost/math/distributions/students_t.hpp>
+#include <boost/math/distributions/normal.hpp>
 
 #include "results/statistics.h"
 #include "runner/core/error.h"
@@ -31,10 +31,10 @@ Precision welch_precision(double sd_a, double sd_b) {
 }
 
 double t_power(double noncentrality, double df, double alpha) {
-  using boost::math::complement;
-  const double critical = boost::math::quantile(complement(boost::math::students_t(df), alpha / 2));
+  const double critical = t_critical(df, 1 - alpha);
   const boost::math::non_central_t shifted(df, std::abs(noncentrality));
-  return boost::math::cdf(complement(shifted, critical)) + boost::math::cdf(shifted, -critical);
+  return boost::math::cdf(boost::math::complement(shifted, critical)) +
+         boost::math::cdf(shifted, -critical);
 }
 
 double minimum_detectable_difference(double se, double df, double alpha, double power) {
@@ -51,19 +51,22 @@ double minimum_detectable_difference(double se, double df, double alpha, double 
 
 std::optional<std::size_t> seeds_to_decide(double difference, const Precision& precision,
                                            double alpha, double power, std::size_t most) {
-  if (difference == 0) return std::nullopt;
+  if (difference == 0 || most < 2) return std::nullopt;
   const auto decides = [&](std::size_t seeds) {
     const double n = static_cast<double>(seeds);
     const double se = precision.sd / std::sqrt(n);
     return se == 0 || t_power(difference / se, precision.df_per_seed * (n - 1), alpha) >= power;
   };
-  if (most < 2 || !decides(most)) return std::nullopt;
-  std::size_t low = 1, high = most;  // `low` never decides, `high` does; power grows with n
-  while (high - low > 1) {
-    const std::size_t middle = (low + high) / 2;
-    (decides(middle) ? high : low) = middle;
-  }
-  return high;
+  // The normal approximation is a lower bound up to its far tail: walk from there.
+  const boost::math::normal normal;
+  const double quantiles = boost::math::quantile(boost::math::complement(normal, alpha / 2)) +
+                           boost::math::quantile(normal, power);
+  const double bound = std::pow(quantiles * precision.sd / difference, 2);
+  if (bound > static_cast<double>(most) + 1) return std::nullopt;
+  std::size_t seeds = std::max<std::size_t>(2, static_cast<std::size_t>(bound));
+  while (seeds > 2 && decides(seeds - 1)) --seeds;
+  while (seeds <= most && !decides(seeds)) ++seeds;
+  return seeds <= most ? std::optional(seeds) : std::nullopt;
 }
 
 }  // namespace ablate

@@ -18,6 +18,8 @@ double upper_tail(double t, double df) {
   return boost::math::cdf(boost::math::complement(boost::math::students_t(df), t));
 }
 
+double two_sided(double t, double df) { return t == 0 ? 1 : 2 * upper_tail(std::abs(t), df); }
+
 /// (estimate - null) / se, with 0/0 = 0.
 double t_ratio(double distance, double se) {
   if (se > 0) return distance / se;
@@ -51,18 +53,25 @@ Summary summarize(std::span<const double> values) {
   return result;
 }
 
+double t_critical(double df, double level) {
+  ABLATE_CHECK(df > 0 && level > 0 && level < 1, "df ", df, ", level ", level);
+  const boost::math::students_t distribution(df);
+  return boost::math::quantile(boost::math::complement(distribution, (1 - level) / 2));
+}
+
 TTest t_test(double estimate, double se, double df, double level) {
-  ABLATE_CHECK(df > 0 && se >= 0 && level > 0 && level < 1, "df ", df, ", se ", se);
+  return t_test_with_critical(estimate, se, df, t_critical(df, level));
+}
+
+TTest t_test_with_critical(double estimate, double se, double df, double critical) {
+  ABLATE_CHECK(df > 0 && se >= 0, "df ", df, ", se ", se);
   TTest test;
   test.estimate = estimate;
   test.se = se;
   test.df = df;
   test.t = t_ratio(estimate, se);
-  test.p = test.t == 0 ? 1 : 2 * upper_tail(std::abs(test.t), df);
-  const boost::math::students_t distribution(df);
-  const double half =
-      se * boost::math::quantile(boost::math::complement(distribution, (1 - level) / 2));
-  test.interval = {estimate - half, estimate + half};
+  test.p = two_sided(test.t, df);
+  test.interval = {estimate - critical * se, estimate + critical * se};
   return test;
 }
 
@@ -76,6 +85,12 @@ TTest paired_t(std::span<const double> differences, double level) {
   const Summary s = at_least_two(differences, "a paired t test");
   const double n = static_cast<double>(s.n);
   return t_test(s.mean, *s.sd / std::sqrt(n), n - 1, level);
+}
+
+double paired_t_p(std::span<const double> differences) {
+  const Summary s = at_least_two(differences, "a paired t test");
+  const double n = static_cast<double>(s.n);
+  return two_sided(t_ratio(s.mean, *s.sd / std::sqrt(n)), n - 1);
 }
 
 TTest welch_t(std::span<const double> a, std::span<const double> b, double level) {

@@ -36,15 +36,24 @@ struct TTest {
   Interval interval;
 };
 
+/// Half width of a two-sided interval in standard errors: Student's t quantile.
+double t_critical(double df, double level = 0.95);
+
 /// The t test of an estimate with standard error `se` on `df` degrees of freedom (> 0). Without any
 /// spread (se = 0) p is 0, or 1 for an estimate of exactly 0.
 TTest t_test(double estimate, double se, double df, double level = 0.95);
+
+/// The same with t_critical(df, level) at hand, for many tests on the same degrees of freedom.
+TTest t_test_with_critical(double estimate, double se, double df, double critical);
 
 /// Interval of the mean. Throws Error below two values.
 Interval mean_interval(std::span<const double> values, double level = 0.95);
 
 /// Student's t of paired differences. Throws Error below two pairs.
 TTest paired_t(std::span<const double> differences, double level = 0.95);
+
+/// Its two-sided p alone.
+double paired_t_p(std::span<const double> differences);
 
 /// Welch's t of mean(a) - mean(b) with Satterthwaite's degrees of freedom. Throws Error below two
 /// values on a side.

@@ -1,0 +1,124 @@
+#include "results/render.h"
+#include "results/text_grid.h"
+#include "runner/core/text.h"
+
+namespace ablate {
+namespace {
+
+/// Everything LaTeX would not print as it stands: its own characters, and those beyond ASCII that
+/// our texts and labels use (pdfLaTeX has no glyphs for most of them).
+const std::vector<std::pair<std::string_view, std::string_view>>& replacements() {
+  static const std::vector<std::pair<std::string_view, std::string_view>> table = {
+      {"\\", "\\textbackslash{}"},
+      {"&", "\\&"},
+      {"%", "\\%"},
+      {"$", "\\$"},
+      {"#", "\\#"},
+      {"_", "\\_"},
+      {"{", "\\{"},
+      {"}", "\\}"},
+      {"~", "\\textasciitilde{}"},
+      {"^", "\\textasciicircum{}"},
+      {"<", "$<$"},
+      {">", "$>$"},
+      {"|", "$|$"},
+      {"±", "$\\pm$"},
+      {"−", "$-$"},
+      {"≥", "$\\geq$"},
+      {"≤", "$\\leq$"},
+      {"Δ", "$\\Delta$"},
+      {"×", "$\\times$"},
+      {"–", "--"},
+      {"—", "---"},
+      {"→", "$\\rightarrow$"},
+      {"…", "\\dots{}"},
+      {"·", "$\\cdot$"},
+      {"α", "$\\alpha$"},
+      {"β", "$\\beta$"},
+      {"γ", "$\\gamma$"},
+      {"κ", "$\\kappa$"},
+      {"λ", "$\\lambda$"},
+      {"μ", "$\\mu$"},
+      {"µ", "$\\mu$"},
+      {"ρ", "$\\rho$"},
+      {"σ", "$\\sigma$"},
+      {"τ", "$\\tau$"},
+      {"²", "$^2$"},
+      {"³", "$^3$"}};
+  return table;
+}
+
+/// Straight quotes become opening and closing ones in turn.
+std::string escape(std::string_view text) {
+  std::string quoted;
+  bool open = false;
+  for (const char c : text) {
+    if (c != '"') {
+      quoted += c;
+      continue;
+    }
+    open = !open;
+    quoted += open ? "``" : "''";
+  }
+  return replace_all(quoted, replacements());
+}
+
+std::string marker(std::size_t note) { return cat("\\textsuperscript{", note + 1, "}"); }
+
+std::string cell_text(const Cell& cell, RowKind kind) {
+  std::string text = escape(cell.text);
+  if (kind == RowKind::Paper && !text.empty()) text = cat("\\textit{", text, "}");
+  for (const std::size_t note : cell.notes) text += marker(note);
+  return text;
+}
+
+std::string alignment_of(const RenderedTable& table) {
+  std::string result;
+  for (const RenderedColumn& column : table.columns) {
+    result += holds_words(column.role) ? 'l' : 'r';
+  }
+  return result;
+}
+
+std::string row_text(const std::vector<std::string>& cells) {
+  return cat("    ", join(cells, " & "), " \\\\\n");
+}
+
+std::string body_of(const RenderedTable& table) {
+  std::string out;
+  bool papers = false;
+  for (const RenderedRow& row : table.rows) {
+    if (row.kind == RowKind::Paper && !papers) out += "    \\midrule\n";
+    papers = papers || row.kind == RowKind::Paper;
+    std::vector<std::string> cells;
+    for (const Cell& cell : row.cells) cells.push_back(cell_text(cell, row.kind));
+    out += row_text(cells);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string render_latex(const RenderedTable& table) {
+  std::vector<std::string> header;
+  for (const RenderedColumn& column : table.columns) header.push_back(escape(column.header));
+  std::string out = cat("% ", table.comment, "\n% needs \\usepackage{booktabs}\n");
+  out += "\\begin{table}\n  \\centering\n  \\small\n  \\setlength{\\tabcolsep}{4pt}\n";
+  const std::string title = table.title.empty() ? "" : escape(table.title) + ". ";
+  out += cat("  \\caption{", title, escape(join(table.caption, " ")), "}\n");
+  out += cat("  \\begin{tabular}{", alignment_of(table), "}\n    \\toprule\n", row_text(header),
+             "    \\midrule\n", body_of(table), "    \\bottomrule\n  \\end{tabular}\n");
+  if (!table.notes.empty() || !table.findings.empty()) {
+    out += "  \\par\\smallskip\n  \\begin{minipage}{\\linewidth}\\footnotesize\\raggedright\n";
+    for (std::size_t i = 0; i < table.notes.size(); ++i) {
+      out += cat("    ", marker(i), "~", escape(table.notes[i]), "\\par\n");
+    }
+    for (const std::string& finding : table.findings) {
+      out += cat("    ", escape(finding), "\\par\n");
+    }
+    out += "  \\end{minipage}\n";
+  }
+  return out + "\\end{table}\n";
+}
+
+}  // namespace ablate

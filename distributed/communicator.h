@@ -102,4 +102,7 @@ class MpiSession {
   std::unique_ptr<State> state_;
 };
 
+/// "Open MPI v4.1.4, ...": for the record of an attempt.
+std::string mpi_library_version();
+
 }  // namespace ablate

@@ -27,7 +27,8 @@
 #include "runner/torch/torch.h"
 
 namespace ablate {
-namespace {
+// Not anonymous: MpiSession::State, which the header declares, is made of these.
+namespace mpi {
 
 using std::chrono::steady_clock;
 
@@ -249,13 +250,13 @@ bool is_crowded() {
          2U * static_cast<unsigned>(neighbours) > std::thread::hardware_concurrency();
 }
 
-}  // namespace
+}  // namespace mpi
 
 struct MpiSession::State {
-  MpiLife life;
+  mpi::MpiLife life;
   int exceptions = std::uncaught_exceptions();
-  std::shared_ptr<MpiEngine> engine = std::make_shared<MpiEngine>(is_crowded());
-  MpiCommunicator world{engine, MPI_COMM_WORLD};
+  std::shared_ptr<mpi::MpiEngine> engine = std::make_shared<mpi::MpiEngine>(mpi::is_crowded());
+  mpi::MpiCommunicator world{engine, MPI_COMM_WORLD};
 
   ~State() {
     const bool unwinding = std::uncaught_exceptions() > exceptions;
@@ -278,6 +279,13 @@ void MpiSession::abort(int exit_code) {
   // From the caller's thread: the communication thread may be inside a call that never returns.
   MPI_Abort(MPI_COMM_WORLD, exit_code);
   std::abort();
+}
+
+std::string mpi_library_version() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  return std::string(text, static_cast<std::size_t>(length));
 }
 
 }  // namespace ablate

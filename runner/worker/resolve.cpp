@@ -1,0 +1,129 @@
+#include <deque>
+#include <iostream>
+#include <iterator>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "methods/method.h"
+#include "runner/core/error.h"
+#include "runner/train/finals.h"
+#include "runner/worker/data_options.h"
+#include "runner/worker/verb.h"
+
+namespace ablate {
+namespace {
+
+using nlohmann::json;
+
+json methods_json(const RunSpec& spec) {
+  json list = json::array();
+  for (const Component& method : spec.inherited_methods) {
+    list.push_back({{"name", method.name}, {"origin", "parent"}});
+  }
+  for (const Component& method : spec.methods) {
+    list.push_back({{"name", method.name}, {"origin", "own"}});
+  }
+  return list;
+}
+
+/// Labels that must reach tables: which formulas are ours.
+json notes_json(const RunSpec& spec) {
+  json notes = json::array();
+  for (const auto* methods : {&spec.inherited_methods, &spec.methods}) {
+    for (const Component& method : *methods) {
+      const std::string_view note = Registry<MethodInfo>::get(method.name).reconstruction;
+      if (!note.empty()) notes.push_back(cat(method.name, ": ", note));
+    }
+  }
+  return notes;
+}
+
+std::int64_t count_parameters(const ResolvedRun& run) {
+  const auto model = build_base_model({.model = run.spec.model, .classes = run.classes});
+  std::int64_t count = 0;
+  for (const at::Tensor& parameter : model->parameters()) count += parameter.numel();
+  return count;
+}
+
+json answer_json(const ResolvedRun& run) {
+  const RunSpec& spec = run.spec;
+  json parents = json::array();
+  for (const Parent& parent : spec.parents) {
+    parents.push_back({{"role", parent.role}, {"id", parent.run_id}});
+  }
+  return {{"id", spec.id()},
+          {"spec", spec.to_json()},
+          {"config_hash", spec.config_hash()},
+          {"config", spec.config_json()},
+          {"methods", methods_json(spec)},
+          {"parents", std::move(parents)},
+          {"dataset",
+           {{"name", spec.dataset.name},
+            {"split", "test"},
+            {"train_size", run.train_size},
+            {"test_size", run.test_size},
+            {"classes", run.classes}}},
+          {"steps_per_epoch", run.steps_per_epoch},
+          {"total_steps", run.steps_per_epoch * spec.epochs()},
+          {"images_seen", run.images_seen},
+          {"init_file", run.init_file.string()},
+          {"base_params", count_parameters(run)},
+          {"semantics_notes", notes_json(spec)}};
+}
+
+/// Resolves drafts in order; a child of a draft that failed fails with it.
+class BatchResolver {
+ public:
+  explicit BatchResolver(DataRoots roots) : roots_(std::move(roots)) {}
+
+  json resolve(const json& draft) {
+    resolved_.emplace_back();
+    try {
+      std::vector<DraftParent> parents;
+      for (const json& parent : draft.at("parents")) {
+        const auto& run = resolved_.at(parent.at("draft").get<std::size_t>());
+        if (!run)
+          return {{"error", cat("\"", draft.at("label").get<std::string>(),
+                                "\" starts from a run that has errors")}};
+        parents.push_back({parent.at("role").get<std::string>(), &*run});
+      }
+      resolved_.back() = resolve_run(Value::from_annotated_json(draft.at("spec")), parents, roots_,
+                                     draft.value("ranks", 1));
+      return answer_json(*resolved_.back());
+    } catch (const Error& error) {
+      return {{"error", error.what()}};
+    }
+  }
+
+ private:
+  DataRoots roots_;
+  std::deque<std::optional<ResolvedRun>> resolved_;  // addresses stay
+};
+
+int resolve_drafts(const DataRoots& roots) {
+  const std::string text(std::istreambuf_iterator<char>(std::cin), {});
+  const json request = json::parse(text, nullptr, false);
+  if (request.is_discarded() || !request.contains("drafts")) {
+    throw SpecError("resolve: standard input is no JSON object with \"drafts\"");
+  }
+  BatchResolver resolver(roots);
+  json runs = json::array();
+  for (const json& draft : request["drafts"]) runs.push_back(resolver.resolve(draft));
+  std::cout << json{{"runs", std::move(runs)}}.dump() << "\n";
+  return static_cast<int>(ExitCode::Done);
+}
+
+const Registry<Verb>::Add added{{
+    .name = "resolve",
+    .summary = "Drafts of runs (JSON, standard input) to resolved specs or errors (JSON)",
+    .examples = "  ablate-train resolve --data cifar100=DIR < drafts.json > resolved.json\n",
+    .add = [](CLI::App& app) -> std::function<int()> {
+      auto data = std::make_shared<std::vector<std::string>>();
+      add_data_option(app, *data);
+      return [data] { return resolve_drafts(parse_data_roots(*data)); };
+    },
+}};
+
+}  // namespace
+}  // namespace ablate

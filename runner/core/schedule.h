@@ -45,6 +45,9 @@ struct ScheduleSettings {
   double decay_rate = 1;                      ///< Step: factor of one drop
 };
 
+/// Raised when the same settings would give other rates: part of a run's identity.
+inline constexpr int kScheduleSemantics = 1;
+
 /// The names a spec may use: constant, cosine, linear, poly, step.
 const std::vector<std::string>& schedule_names();
 

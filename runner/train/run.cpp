@@ -17,7 +17,6 @@
 #include "runner/train/evaluate.h"
 #include "runner/train/facts.h"
 #include "runner/train/outcome.h"
-#include "runner/train/parameter_arena.h"
 #include "runner/train/run_data.h"
 #include "runner/train/run_model.h"
 #include "runner/train/trainer.h"
@@ -248,7 +247,7 @@ void Run::make_trainer() {
           .evaluate = [this](std::int64_t step) { evaluate_all(step); },
           .checkpoint_due = [this](std::int64_t step) { return checkpoint_due(step); },
           .save_checkpoint = [this](std::int64_t step) { save_checkpoint(step); }});
-  if (resumed_) trainer_->arena().restore(resumed_->tensors);
+  if (resumed_) trainer_->restore(*resumed_);
 }
 
 Evaluation Run::evaluate_on(const std::shared_ptr<const Dataset>& split) {
@@ -274,7 +273,7 @@ void Run::evaluate_all(std::int64_t step) {
     log_evaluation("holdout", step - 1, evaluate_on(data_.splits().holdout));
   }
   if (options_.ema_decay > 0) {
-    const EmaSwap swap(trainer_->arena());
+    const Ema::Swap swap(*trainer_->ema());
     log_evaluation("ema", step - 1, evaluate_on(data_.splits().test));
   }
   if (log_.main_rank()) {
@@ -296,13 +295,13 @@ void Run::save_checkpoint(std::int64_t step) {
   last_checkpoint_ = Clock::now();
   if (!log_.main_rank()) return;
   Checkpoint checkpoint{.step = step, .state = {}, .tensors = model_tensors(*model_.model)};
-  trainer_->arena().save(checkpoint.tensors);
   const Structure now = structure();
   checkpoint.state = {{"spec", spec_.id()},
                       {"edits", now.to_json().at("edits")},
                       {"methods", methods_.save()},
                       {"init_sha256", model_.init_sha256},
                       {"attempt", environment_.attempt}};
+  trainer_->save(checkpoint);
   // The numbers up to this step are durable before the checkpoint that relies on them.
   spool_.flush();
   spool_.checkpoint(checkpoints_.save(checkpoint, now.hash(), methods_.settled()));
@@ -363,7 +362,7 @@ void Run::save_finals() {
       [&](const fs::path& directory) {
         save_weights(*model_.model, directory / "model.safetensors");
         if (options_.ema_decay > 0) {
-          const EmaSwap swap(trainer_->arena());
+          const Ema::Swap swap(*trainer_->ema());
           save_weights(*model_.model, directory / "ema.safetensors");
         }
         write_file_atomic(directory / "structure.json", text.dump(1));

@@ -5,9 +5,9 @@
 
 #include "distributed/communicator.h"
 #include "distributed/gradient_reducer.h"
+#include "methods/models/batch_norm.h"
 #include "runner/core/error.h"
 #include "runner/core/log.h"
-#include "runner/train/parameter_arena.h"
 
 namespace ablate {
 namespace {
@@ -23,7 +23,6 @@ struct Trainer::StepNumbers {
   double loss = 0;       ///< mean over this rank's images
   double grad_norm = 0;  ///< of the mean gradient over all ranks, before clipping
   double lr = 0;
-  bool skipped = false;
   double seconds = 0;
 };
 
@@ -36,7 +35,14 @@ struct Trainer::Agreement {
 
 Trainer::Trainer(Parts parts, Callbacks callbacks)
     : parts_(parts), callbacks_(std::move(callbacks)) {
-  follow_structure();
+  Surgeon& surgeon = parts_.context.surgeon();
+  arena_.emplace(surgeon.model());
+  arena_->rebuild(surgeon.model(), surgeon.generation());
+  parts_.optimizer.prepare(*arena_);
+  if (parts_.options.ema_decay > 0) {
+    ema_.emplace(surgeon.model(), *arena_, parts_.options.ema_decay);
+  }
+  make_reducer();
 }
 
 Trainer::~Trainer() = default;
@@ -78,14 +84,17 @@ Trainer::Result Trainer::fit(std::int64_t first_step) {
 /// of surviving parameters following.
 void Trainer::follow_structure() {
   Surgeon& surgeon = parts_.context.surgeon();
-  if (arena_ && arena_->generation() == surgeon.generation()) return;
+  if (arena_->generation() == surgeon.generation()) return;
   reducer_.reset();
-  if (arena_) {
-    arena_->rebuild(surgeon.model(), surgeon.generation());
-  } else {
-    arena_ = std::make_unique<ParameterArena>(surgeon.model(), surgeon.generation());
-  }
-  reducer_ = std::make_unique<GradientReducer>(*arena_, parts_.context.communicator());
+  arena_->rebuild(surgeon.model(), surgeon.generation());
+  if (ema_) ema_->rebuild(surgeon.model());
+  make_reducer();
+}
+
+void Trainer::make_reducer() {
+  reducer_ =
+      std::make_unique<GradientReducer>(parts_.context.communicator(), arena_->gradients(),
+                                        arena_->gradient_segments(), arena_->parameter_tensors());
 }
 
 Trainer::StepNumbers Trainer::train_step(std::int64_t step) {
@@ -98,22 +107,31 @@ Trainer::StepNumbers Trainer::train_step(std::int64_t step) {
     // Equal micro-batches: the mean of their means is the mean over the rank's slice.
     const at::Tensor loss = micro_batch_loss(batch, step) / static_cast<double>(micro_batches);
     numbers.loss += loss.item<double>();
-    if (i + 1 == micro_batches) reducer_->begin_last_backward();
+    if (i + 1 == micro_batches) reducer_->arm();
     loss.backward();
   }
   reducer_->finish();
-  numbers.lr = parts_.schedule.lr(step);
-  numbers.grad_norm = gradient_norm(*arena_);
-  if (std::isfinite(numbers.grad_norm)) {
-    const double clip = parts_.options.clip_norm;
-    const double factor = clip > 0 && numbers.grad_norm > clip ? clip / numbers.grad_norm : 1.0;
-    parts_.optimizer.step(*arena_, numbers.lr, factor);
-  } else {
-    meet_nan(numbers, step);
-    numbers.skipped = true;
-  }
+  update(numbers, step);
   numbers.seconds = seconds_since(start);
   return numbers;
+}
+
+/// The gradient is equal on all ranks, so they all decide alike whether it can be used.
+void Trainer::update(StepNumbers& numbers, std::int64_t step) {
+  numbers.lr = parts_.schedule.lr(step);
+  numbers.grad_norm = gradient_norm(*arena_);
+  if (!std::isfinite(numbers.grad_norm)) {
+    meet_nan(numbers, step);
+    return;
+  }
+  parts_.optimizer.step(*arena_,
+                        {.lr = numbers.lr,
+                         .gradient_scale = clip_factor(numbers.grad_norm, parts_.options.clip_norm),
+                         .ema_decay = parts_.options.ema_decay});
+  if (!ema_) return;
+  // BatchNorm's running statistics are spread over the ranks until they are asked for.
+  synchronize_running_statistics(parts_.context.surgeon().model(), parts_.context.communicator());
+  ema_->update_buffers();
 }
 
 at::Tensor Trainer::micro_batch_loss(const Batch& batch, std::int64_t step) {
@@ -130,7 +148,6 @@ at::Tensor Trainer::micro_batch_loss(const Batch& batch, std::int64_t step) {
   return parts_.methods.in_step(parts_.context, loss);
 }
 
-/// The gradient is equal on all ranks, so they all decide alike.
 void Trainer::meet_nan(const StepNumbers& numbers, std::int64_t step) {
   const std::string what =
       cat("gradient norm is ", numbers.grad_norm, " at step ", step, " (loss on this rank ",
@@ -153,6 +170,49 @@ Trainer::Agreement Trainer::agree(double loss, std::int64_t step) {
   communicator.all_reduce(sums);
   return {
       .loss = values[0] / communicator.size(), .stop = values[1] > 0, .checkpoint = values[2] > 0};
+}
+
+namespace {
+
+/// Name of a state buffer's part in a checkpoint: "exp_avg/blocks.0.mlp.fc1.weight".
+std::string state_name(const std::string& buffer, const std::string& parameter) {
+  return cat(buffer, "/", parameter);
+}
+
+constexpr const char* kEmaBuffers = "ema_buffers";
+
+}  // namespace
+
+void Trainer::save(Checkpoint& checkpoint) {
+  arena_->for_each([&](const std::string& buffer, const ArenaSegment& segment, at::Tensor view) {
+    if (buffer.empty()) return;  // the parameters are the model's
+    checkpoint.tensors.emplace_back(state_name(buffer, segment.name), view);
+  });
+  if (ema_) {
+    for (const auto& [name, average] : ema_->buffers()) {
+      checkpoint.tensors.emplace_back(state_name(kEmaBuffers, name), average);
+    }
+  }
+  checkpoint.state["updates"] = arena_->updates();
+}
+
+void Trainer::restore(const Checkpoint& checkpoint) {
+  const std::map<std::string, at::Tensor> stored(checkpoint.tensors.begin(),
+                                                 checkpoint.tensors.end());
+  const auto copy = [&](const std::string& name, at::Tensor target) {
+    const auto found = stored.find(name);
+    if (found == stored.end()) throw Error(cat("the checkpoint has no tensor ", name));
+    target.copy_(found->second);
+  };
+  const at::NoGradGuard no_grad;
+  arena_->for_each([&](const std::string& buffer, const ArenaSegment& segment, at::Tensor view) {
+    if (!buffer.empty()) copy(state_name(buffer, segment.name), view);
+  });
+  if (ema_) {
+    for (const auto& [name, average] : ema_->buffers())
+      copy(state_name(kEmaBuffers, name), average);
+  }
+  arena_->set_updates(checkpoint.state.at("updates").get<std::int64_t>());
 }
 
 void Trainer::log_step(const StepNumbers& numbers, double loss, std::int64_t step) {

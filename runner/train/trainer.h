@@ -1,12 +1,15 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 
 #include "datasets/loader.h"
 #include "methods/method_stack.h"
 #include "runner/core/schedule.h"
 #include "runner/core/stop.h"
+#include "runner/train/checkpoint.h"
 #include "runner/train/distillation.h"
+#include "runner/train/ema.h"
 #include "runner/train/optimizer.h"
 #include "runner/train/run_context.h"
 #include "runner/train/task.h"
@@ -15,7 +18,6 @@
 namespace ablate {
 
 class GradientReducer;
-class ParameterArena;
 
 /// The loop of one run. It owns nothing but the parts that follow the model's structure
 /// (arena and gradient reducer); everything else is handed in by whoever assembles the run.
@@ -53,13 +55,21 @@ class Trainer {
   /// DivergedError when the loss or gradient is not finite (policy "stop").
   Result fit(std::int64_t first_step);
 
-  ParameterArena& arena() { return *arena_; }
+  /// Optimizer and averaging state by name, for a checkpoint; what restore() takes.
+  void save(Checkpoint& checkpoint);
+  /// Throws Error when a tensor of the present structure is missing.
+  void restore(const Checkpoint& checkpoint);
+
+  /// Null when the run keeps no average.
+  Ema* ema() { return ema_ ? &*ema_ : nullptr; }
 
  private:
   struct StepNumbers;
   struct Agreement;
 
   void follow_structure();
+  void make_reducer();
+  void update(StepNumbers& numbers, std::int64_t step);
   StepNumbers train_step(std::int64_t step);
   at::Tensor micro_batch_loss(const Batch& batch, std::int64_t step);
   Agreement agree(double loss, std::int64_t step);
@@ -68,7 +78,8 @@ class Trainer {
 
   Parts parts_;
   Callbacks callbacks_;
-  std::unique_ptr<ParameterArena> arena_;
+  std::optional<ParameterArena> arena_;
+  std::optional<Ema> ema_;
   std::unique_ptr<GradientReducer> reducer_;
 };
 

@@ -1,5 +1,7 @@
 #include "tests/transforms/image_fixtures.h"
 
+#include <array>
+
 namespace ablate::test {
 
 Image pattern_image(int n) {
@@ -24,12 +26,25 @@ Image noise_image(int width, int height, std::uint64_t seed) {
   return image;
 }
 
-std::uint32_t crc32(std::span<const std::uint8_t> bytes, std::uint32_t start) {
-  std::uint32_t crc = ~start;
-  for (const std::uint8_t byte : bytes) {
-    crc ^= byte;
-    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0xEDB88320U : 0U);
+namespace {
+
+constexpr std::array<std::uint32_t, 256> crc_table() {
+  std::array<std::uint32_t, 256> table{};
+  for (std::uint32_t i = 0; i < table.size(); ++i) {
+    table[i] = i;
+    for (int bit = 0; bit < 8; ++bit) {
+      table[i] = (table[i] >> 1) ^ ((table[i] & 1) != 0 ? 0xEDB88320U : 0U);
+    }
   }
+  return table;
+}
+
+}  // namespace
+
+std::uint32_t crc32(std::span<const std::uint8_t> bytes, std::uint32_t start) {
+  static constexpr auto kTable = crc_table();
+  std::uint32_t crc = ~start;
+  for (const std::uint8_t byte : bytes) crc = (crc >> 8) ^ kTable[(crc ^ byte) & 0xFF];
   return ~crc;
 }
 

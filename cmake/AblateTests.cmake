@@ -96,8 +96,11 @@ function(ablate_test_folder folder)
 endfunction()
 
 function(ablate_mpi_tests target sources depends)
+  set(main ${PROJECT_SOURCE_DIR}/tests/support/mpi_main.cpp)
+  set_source_files_properties(${main} PROPERTIES
+    SKIP_PRECOMPILE_HEADERS ON SKIP_UNITY_BUILD_INCLUSION ON)
   ablate_add_executable(${target} TORCH
-    SOURCES ${sources} ${PROJECT_SOURCE_DIR}/tests/support/mpi_main.cpp
+    SOURCES ${sources} ${main}
     DEPENDS ${depends} MPI::MPI_CXX GTest::gtest)
   set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   foreach(ranks 1 2 4)

@@ -1,11 +1,9 @@
 #include "datasets/decode.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iostream>
 #include <iterator>
 
 #include <gtest/gtest.h>

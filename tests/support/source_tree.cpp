@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <fstream>
-#include <regex>
 #include <set>
+#include <string_view>
 
 namespace ablate::test {
 namespace {
@@ -27,6 +27,15 @@ bool is_foreign(const fs::path& folder) {
   const std::string name = folder.filename();
   return name == ".git" || name == ".venv" || name == ".cache" || name == ".carry" ||
          name == "out" || name.starts_with("build");
+}
+
+/// What stands between the first `begin` and the `end` after it; empty without both.
+std::string between(std::string_view line, std::string_view begin, std::string_view end) {
+  const std::size_t at = line.find(begin);
+  if (at == std::string_view::npos) return "";
+  const std::size_t from = at + begin.size();
+  const std::size_t to = line.find(end, from);
+  return to == std::string_view::npos ? "" : std::string(line.substr(from, to - from));
 }
 
 template <typename Wanted>
@@ -60,19 +69,17 @@ std::vector<SourceFile> text_files() {
 }
 
 std::vector<RegisteredName> registered_literals() {
-  static const std::regex add(R"(Registry<(\w+)>::Add)");
-  static const std::regex name(R"re(\.name = "([^"]+)")re");
   constexpr std::size_t kReach = 3;  // the name is the first member, so it is close to the Add
   std::vector<RegisteredName> result;
   for (const SourceFile& file : cpp_sources()) {
     if (file.path.starts_with("tests/")) continue;
     for (std::size_t i = 0; i < file.lines.size(); ++i) {
-      std::smatch info;
-      if (!std::regex_search(file.lines[i], info, add)) continue;
+      const std::string info = between(file.lines[i], "Registry<", ">::Add");
+      if (info.empty()) continue;
       for (std::size_t j = i; j < std::min(i + kReach, file.lines.size()); ++j) {
-        std::smatch found;
-        if (!std::regex_search(file.lines[j], found, name)) continue;
-        result.push_back({file.path, info[1], found[1]});
+        const std::string name = between(file.lines[j], ".name = \"", "\"");
+        if (name.empty()) continue;
+        result.push_back({file.path, info, name});
         break;
       }
     }

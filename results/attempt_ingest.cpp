@@ -166,6 +166,11 @@ void AttemptIngest::on(const Event& event, std::uint32_t sequence) {
   execute(db_, "INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?, ?, ?)", key_.attempt, key_.rank,
           sequence, event.step, event.t_us, event.kind,
           event.body.empty() ? std::optional<std::string>() : event.body);
+  if (event.kind == "finalized" && owns(event.step))
+    execute(db_,
+            "UPDATE run SET structure_hash = json_extract(?1, '$.structure_hash') "
+            "WHERE run_id = ?2 AND json_valid(?1)",
+            event.body, key_.run);
 }
 
 void AttemptIngest::on(const SampleBits& bits, std::uint32_t) {

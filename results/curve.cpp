@@ -1,24 +1,14 @@
 #include "results/curve.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 
+#include "results/number_format.h"
 #include "results/series_store.h"
 #include "results/sqlite.h"
 #include "runner/core/error.h"
 
 namespace ablate {
-namespace {
-
-std::string shortest(double value) {
-  char text[32];
-  const auto end = std::to_chars(text, text + sizeof text, value).ptr;
-  return {text, end};
-}
-
-}  // namespace
-
 std::vector<CurvePoint> read_curve(ResultStore& store, const std::string& run_uid,
                                    const std::string& metric, int rank) {
   return with_database_errors(store.file(), [&]() -> std::vector<CurvePoint> {
@@ -65,7 +55,7 @@ void export_csv(ResultStore& store, const std::string& run_uid,
     if (!wanted) continue;
     for (const CurvePoint& point : read_curve(store, run_uid, series.metric, series.rank))
       out << series.metric << ',' << series.rank << ',' << point.step << ','
-          << (std::isnan(point.value) ? "" : shortest(point.value)) << '\n';
+          << (std::isnan(point.value) ? "" : full_precision(point.value)) << '\n';
   }
 }
 

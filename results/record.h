@@ -55,7 +55,8 @@ struct Points {
   std::vector<Point> points{};
 };
 
-/// A rare, human-readable fact: surgery, prune, resume, hang report. `body` is JSON text.
+/// A rare, human-readable fact: surgery, prune, resume, hang report. `body` is JSON text. The one
+/// of kind "finalized" names the "structure_hash" of the finished model: bench rows are found by it.
 struct Event {
   std::int64_t step = 0;
   std::int64_t t_us = 0;

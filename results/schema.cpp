@@ -36,6 +36,8 @@ CREATE TABLE declared_final(
 -- Where a bench row came from, "<spool uid>:<sequence>": a second ingest or merge changes nothing.
 ALTER TABLE bench ADD COLUMN origin TEXT;
 CREATE UNIQUE INDEX bench_by_origin ON bench(origin);
+-- The finalized model's structure: what bench rows are found by.
+ALTER TABLE run ADD COLUMN structure_hash TEXT;
 CREATE INDEX run_edge_by_parent ON run_edge(parent_id);
 -- The number of the ingester that may write: one that lost its lease without noticing is refused.
 CREATE TABLE ingest_fence(id INTEGER PRIMARY KEY CHECK(id = 1), fence INTEGER NOT NULL) STRICT;

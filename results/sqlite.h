@@ -16,6 +16,16 @@ struct Blob {
   std::string_view bytes;
 };
 
+/// 'text' as an SQL literal.
+inline std::string sql_literal(std::string_view text) {
+  std::string sql = "'";
+  for (const char c : text) {
+    if (c == '\'') sql += c;
+    sql += c;
+  }
+  return sql + "'";
+}
+
 /// Throws Error for an SQLite failure, with the file and the way out: rebuild for a damaged
 /// database, free space for a full disk, and so on.
 [[noreturn]] void throw_database_error(const std::filesystem::path& file,

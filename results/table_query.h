@@ -1,0 +1,21 @@
+#pragma once
+
+#include <string>
+
+#include "results/store.h"
+#include "results/table_data.h"
+#include "results/table_spec.h"
+
+namespace ablate {
+
+/// Everything a table of one sweep is built from, out of the database. Columns are
+/// - names of metrics, as in table `final` ("top1", "params_m", "gmacs");
+/// - figures of bench jobs: images_per_s, p50_ms, p99_ms, peak_mem_mib, joules_per_image, under the
+///   newest protocol that has been run; "train_" before them takes those of protocols that begin
+///   with "train"; "@protocol" behind them names one;
+/// - wall_h and gpu_hours: time of all attempts of a run.
+/// Throws SpecError for an unknown sweep, and for an unknown column once a run is done.
+TableData query_table(ResultStore& store, const std::string& sweep, const TableSpec& spec,
+                      const std::string& title = "");
+
+}  // namespace ablate

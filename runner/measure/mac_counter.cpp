@@ -113,7 +113,7 @@ ModelCost measure_cost(Model& model) {
   const at::NoGradGuard no_grad;
   ForwardState state;
   const std::vector<Block*> blocks = model.blocks();
-  if (!blocks.empty()) state.taps[blocks.back()->block_name()] = {};
+  if (!blocks.empty()) state.taps.emplace(blocks.back()->block_name(), at::Tensor());
   const std::int64_t side = model.image_size();
   const auto options = model.parameters().front().options().requires_grad(false);
   // Any image with some texture: token merging needs keys that differ.

@@ -29,7 +29,7 @@ double largest_difference(const at::Tensor& a, const at::Tensor& b) {
   return (a - b).abs().max().item<double>();
 }
 
-// D8, "block 1 attention removed (2x)".
+// The golden model with the attention of block 1 removed, computed apart.
 TEST(RemoveMixer, WithDoublingGivesThePublishedLogits) {
   const at::Tensor expected =
       at::tensor({-0.7738239901, -0.1550280607, 0.0111349995, -0.6021145038, 1.0894485870,
@@ -49,7 +49,7 @@ TEST(RemoveMixer, WithDoublingGivesThePublishedLogits) {
   }
 }
 
-// reference/nose.md 1.3, 2.6: norm1, qkv and proj go: 4 C^2 + 6 C a block.
+// norm1, qkv and proj go: 4 C^2 + 6 C a block (Lin et al., CVPR 2024).
 TEST(RemoveMixer, LeavesThePublishedParameterCounts) {
   struct Row {
     const char* model;
@@ -250,7 +250,6 @@ TEST(StructureHash, IgnoresTheOrderOfEditsButNothingElse) {
   EXPECT_NE(base, structure_hash("vit", {}, {RemoveMixer{0}, RemoveMixer{1}, SetGains{1, 2, 0}}));
 }
 
-// reference/nose.md T7.
 TEST(Fold, RemovesDoublingsBitForBit) {
   for (const auto type : {at::kFloat, at::kDouble}) {
     const auto model =

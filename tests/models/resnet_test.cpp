@@ -22,7 +22,7 @@ double largest_difference(const at::Tensor& a, const at::Tensor& b) {
   return (a - b).abs().max().item<double>();
 }
 
-// torchvision's counts, and reference/ela.md 1.3 for the CIFAR sizes.
+// torchvision's counts, and those of the CIFAR bottleneck networks of layer-attention papers.
 TEST(ResNet, HasThePublishedParameterCounts) {
   struct Row {
     const char* name;

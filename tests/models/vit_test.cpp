@@ -29,7 +29,7 @@ at::Tensor run(Model& model, const at::Tensor& images) {
   return model.forward(images, state);
 }
 
-// timm 0.3.2 computed these (reference/tome_and_recipes.md D8).
+// timm 0.3.2 computed these.
 TEST(VisionTransformer, GivesTheLogitsOfTimm) {
   const at::Tensor expected =
       at::tensor({-0.5518426329, -0.1821732573, 0.0440058169, -0.3977749099, 0.9935061955,
@@ -167,13 +167,12 @@ TEST(VisionTransformer, RefusesShapesThatDoNotFit) {
             std::string::npos);
 }
 
-// reference/tome_and_recipes.md D3: q = k, one head of width 2, and what duplicated keys give.
+// A key of size n acts as n copies of it.
 TEST(Attention, ProportionalBiasCountsAKeyAsOftenAsItsSize) {
   Attention attention(2, 1);
   attention.to(at::kDouble);
   const at::NoGradGuard no_grad;
-  // Tokens (a, b, v1, ..) cannot be given directly: qkv maps the token itself to q = k, and to v by
-  // a matrix that sends (1, 0), (0, 1), (1, 1) to 1, 2, 3 instead of D3's 1, 2, 4.
+  // The token (a, b) itself is q and k; v is (a + 2 b, 0).
   attention.qkv->weight.copy_(
       at::tensor({1., 0., 0., 1., 1., 0., 0., 1., 1., 2., 0., 0.}, at::kDouble).view({6, 2}));
   attention.qkv->bias.zero_();

@@ -180,7 +180,7 @@ TEST(Weights, StartANewHeadOnlyWhenAsked) {
                         source->named_parameters()["norm.weight"]));
 }
 
-// reference/tome_and_recipes.md D5, end.
+// Cubic convolution with a = -0.75, worked out by hand.
 TEST(PositionEmbedding, ResizesBicubicallyWithoutAntialias) {
   const at::Tensor grid = at::tensor({9.0, 0.0, 1.0, 2.0, 3.0}, at::kDouble).view({1, 5, 1});
   const at::Tensor resized = resize_position_embedding(grid, 17, false);

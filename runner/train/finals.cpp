@@ -5,6 +5,7 @@
 #include "methods/models/weights_io.h"
 #include "runner/core/error.h"
 #include "runner/core/files.h"
+#include "runner/core/params.h"
 
 namespace ablate {
 

@@ -81,11 +81,11 @@ class Run {
   CheckpointStore checkpoints_;
   std::optional<Checkpoint> resumed_;
   std::int64_t step_;  // optimizer steps done
-  SpoolWriter spool_;
-  RunLog log_;
   RunData data_;
   std::unique_ptr<Task> task_;
   MethodStack methods_;
+  SpoolWriter spool_;
+  RunLog log_;
   RunModel model_;
   std::unique_ptr<RunContext> context_;
   std::unique_ptr<Distillation> distillation_;
@@ -114,14 +114,14 @@ Run::Run(const RunSpec& spec, const Environment& environment, Communicator& worl
       checkpoints_(paths_.checkpoints(), environment.keep_checkpoints, [this] { check_fence(); }),
       resumed_(find_checkpoint(checkpoints_, world)),
       step_(resumed_ ? resumed_->step : 0),
+      data_(spec, options_, environment, {.rank = world.rank(), .size = world.size()}),
+      task_(make_task(spec.task)),
+      methods_(spec.methods),
       spool_(paths_.spool(environment.attempt, world.rank()), {.run_uid = spec.id(),
                                                                .attempt = environment.attempt,
                                                                .rank = world.rank(),
                                                                .first_step = step_}),
-      log_(spool_, world.rank() == 0),
-      data_(spec, options_, environment, {.rank = world.rank(), .size = world.size()}),
-      task_(make_task(spec.task)),
-      methods_(spec.methods) {}
+      log_(spool_, world.rank() == 0) {}
 
 Outcome Run::execute() {
   try {

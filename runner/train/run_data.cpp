@@ -27,8 +27,8 @@ DatasetSplits open_dataset(const Component& dataset, const DataRoots& roots) {
 
 AugmentRecipe read_recipe(const Component& augmentation) {
   Params params(augmentation.params, cat("augmentation \"", augmentation.name, "\""));
-  // The resolved settings hold the image size; the default is never used.
-  AugmentRecipe recipe = read_augmentation(augmentation.name, params, 0);
+  const auto image_size = static_cast<int>(augmentation.params.find("image_size")->as_int());
+  AugmentRecipe recipe = read_augmentation(augmentation.name, params, image_size);
   params.finish();
   return recipe;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -17,9 +18,10 @@ namespace ablate {
 /// One attempt at one resolved run.
 struct JobRequest {
   std::string run_id;
-  int attempt = 1;        ///< counts from 1
-  int fence = 1;          ///< rises with every attempt
-  std::vector<int> cpus;  ///< the job may run on these only; empty: on all of ours
+  int attempt = 1;                  ///< counts from 1
+  std::int64_t fence = 1;           ///< rises with every attempt
+  std::filesystem::path init_file;  ///< start weights that the spec names by content; or empty
+  std::vector<int> cpus;            ///< the job may run on these only; empty: on all of ours
 };
 
 /// A process group that works on a run, started by us or by a predecessor.

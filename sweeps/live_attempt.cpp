@@ -11,11 +11,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-void prepare_folder(const RunPaths& paths, const std::string& spec, const Claim& claim) {
-  make_directories(paths.attempt(claim.attempt));
+void prepare_folder(const RunPaths& paths, const std::string& spec, const JobRequest& request) {
+  make_directories(paths.attempt(request.attempt));
   if (!std::filesystem::exists(paths.spec())) write_file_atomic(paths.spec(), spec);
   std::filesystem::remove(paths.stop_file());
-  write_file_atomic(paths.fence(), cat(claim.fence));
+  write_file_atomic(paths.fence(), cat(request.fence));
 }
 
 Outcome make_outcome(OutcomeState state, std::string cause, std::string detail) {
@@ -56,12 +56,12 @@ LiveAttempt::LiveAttempt(RunPaths paths, int attempt, std::unique_ptr<Job> job)
       last_record_(Clock::now()) {}
 
 std::unique_ptr<LiveAttempt> LiveAttempt::start(Executor& executor, const RunPaths& paths,
-                                                const std::string& run_id, const std::string& spec,
-                                                const Claim& claim, const std::vector<int>& cpus) {
-  prepare_folder(paths, spec, claim);
-  auto job = executor.start({run_id, claim.attempt, static_cast<int>(claim.fence), cpus});
-  write_job_record(paths, {claim.attempt, job->handle()});
-  return std::unique_ptr<LiveAttempt>(new LiveAttempt(paths, claim.attempt, std::move(job)));
+                                                const std::string& spec,
+                                                const JobRequest& request) {
+  prepare_folder(paths, spec, request);
+  auto job = executor.start(request);
+  write_job_record(paths, {request.attempt, job->handle()});
+  return std::unique_ptr<LiveAttempt>(new LiveAttempt(paths, request.attempt, std::move(job)));
 }
 
 std::unique_ptr<LiveAttempt> LiveAttempt::adopt(Executor& executor, const RunPaths& paths,

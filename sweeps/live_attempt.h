@@ -16,8 +16,7 @@ class LiveAttempt {
  public:
   /// Prepares the run's folder (spec, fence, no stop file) and starts the job. Throws Error.
   static std::unique_ptr<LiveAttempt> start(Executor& executor, const RunPaths& paths,
-                                            const std::string& run_id, const std::string& spec,
-                                            const Claim& claim, const std::vector<int>& cpus);
+                                            const std::string& spec, const JobRequest& request);
   /// Follows a job that a predecessor started; nullptr when it is not there any more.
   static std::unique_ptr<LiveAttempt> adopt(Executor& executor, const RunPaths& paths, int attempt);
 

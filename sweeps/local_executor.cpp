@@ -13,8 +13,6 @@ namespace {
 
 using nlohmann::json;
 
-/// mpirun kills its ranks so long after it was told to end: time for a checkpoint.
-constexpr const char* kRankGraceSeconds = "30";
 /// A predecessor's job that must go gets this long after TERM.
 constexpr double kAdoptedGraceSeconds = 2;
 
@@ -97,7 +95,8 @@ std::vector<std::string> train_arguments(const JobRequest& request, const Launch
   add("--threads", launch.threads);
   add("--micro-batch", launch.micro_batch);
   add("--loader-threads", launch.loader_threads);
-  add("--device", launch.device);
+  if (launch.device != "auto") add("--device", launch.device);
+  if (!request.init_file.empty()) add("--init", request.init_file.string());
   add("--checkpoint-every", launch.checkpoint_every);
   add("--checkpoint-steps", launch.checkpoint_steps);
   add("--keep-checkpoints", launch.keep_checkpoints);
@@ -122,8 +121,7 @@ ProcessOptions local_command(const JobRequest& request, const Launch& launch,
   const std::size_t cores = request.cpus.empty() ? available_cpus().size() : request.cpus.size();
   options.environment = {{"OMP_NUM_THREADS", cat(launch.threads)},
                          {"OMPI_ALLOW_RUN_AS_ROOT", "1"},
-                         {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
-                         {"OMPI_MCA_odls_base_sigkill_timeout", kRankGraceSeconds}};
+                         {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"}};
   if (static_cast<std::size_t>(launch.ranks) > cores) {
     // Ranks that spin in MPI would take the cores from those that work.
     options.environment.emplace_back("OMPI_MCA_mpi_yield_when_idle", "1");

@@ -19,7 +19,8 @@ namespace {
 // about this many multiply-accumulates a second.
 constexpr double kMacsPerCoreSecond = 4e9;
 constexpr double kMacsPerGpuSecond = 2e13;
-constexpr double kStartSeconds = 3;  // process start, data set, model
+constexpr double kUsesOfAParameter = 65;  // tokens of a small ViT
+constexpr double kStartSeconds = 3;       // process start, data set, model
 constexpr double kBytesPerParameter = 4;
 constexpr double kTrainingCopies = 3;  // weights and the two moments of AdamW in a checkpoint
 
@@ -35,14 +36,11 @@ std::optional<double> work_of(const ResolvedRun& run, std::optional<double> macs
   return *macs * (3 * train_images + (epochs + 1) * static_cast<double>(run.test_size));
 }
 
-/// MACs, or the largest of the sweep: a method that decides while it trains only removes.
-std::optional<double> macs_of(const ResolvedRun& run, const std::vector<ResolvedRun>& all) {
+/// MACs of one image, assumed from the parameters where nobody has counted them.
+std::optional<double> macs_of(const ResolvedRun& run) {
   if (run.macs) return static_cast<double>(*run.macs);
-  std::optional<double> largest;
-  for (const ResolvedRun& other : all) {
-    if (other.macs) largest = std::max(largest.value_or(0), static_cast<double>(*other.macs));
-  }
-  return largest;
+  if (run.params) return static_cast<double>(*run.params) * kUsesOfAParameter;
+  return std::nullopt;
 }
 
 double guessed_speed(const Launch& launch) {
@@ -77,7 +75,7 @@ Measured measure(const std::vector<ResolvedRun>& runs, ResultStore* store) {
     auto& [sum, count] = sums[run.config_hash];
     sum += seconds;
     ++count;
-    if (const auto work = work_of(run, macs_of(run, runs))) {
+    if (const auto work = work_of(run, macs_of(run))) {
       measured.seconds += seconds;
       measured.work += *work;
     }
@@ -115,9 +113,11 @@ void add_disk(Plan& plan, const Launch& launch, const std::vector<ResolvedRun>& 
 
 }  // namespace
 
-bool PlannedRun::to_do() const {
-  return state != "done" && state != "failed" && state != "diverged" && state != "skipped";
+bool PlannedRun::ended() const {
+  return state == "failed" || state == "diverged" || state == "skipped" || state == "blocked";
 }
+
+bool PlannedRun::to_do() const { return state != "done" && !ended(); }
 
 Plan make_plan(const Launch& launch, const std::vector<Draft>& drafts,
                const std::vector<ResolvedRun>& runs, ResultStore* store,
@@ -130,11 +130,15 @@ Plan make_plan(const Launch& launch, const std::vector<Draft>& drafts,
   const double guess = guessed_speed(launch);
 
   Plan plan;
-  for (const ResolvedRun& run : runs) {
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    const ResolvedRun& run = runs[i];
     PlannedRun planned;
     const auto known = states.find(run.id);
     planned.state = known == states.end() ? "new" : known->second.state;
-    estimate(planned, run, work_of(run, macs_of(run, runs)), measured, guess);
+    for (const DraftParent& parent : drafts[i].parents) {
+      if (planned.to_do() && plan.runs[parent.draft].ended()) planned.state = "blocked";
+    }
+    estimate(planned, run, work_of(run, macs_of(run)), measured, guess);
     if (planned.to_do()) {
       ++plan.to_do;
       plan.work_s += planned.seconds;

@@ -24,12 +24,15 @@ enum class EstimateSource {
 
 /// One run of the plan, in the order of the drafts.
 struct PlannedRun {
-  std::string state;   ///< as in the database; "new" when it is not there yet
+  std::string state;   ///< as in the database; "new" when it is not there yet, "blocked" when a
+                       ///< parent ended without a result
   double seconds = 0;  ///< estimate of a whole run; 0 without one
   EstimateSource source = EstimateSource::None;
 
   /// Whether the sweep would work on it.
   bool to_do() const;
+  /// Whether it has no result and is not tried again by itself.
+  bool ended() const;
 };
 
 /// What a sweep is about to do, and what that costs.

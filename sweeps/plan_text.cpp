@@ -6,10 +6,10 @@
 #include <set>
 #include <sstream>
 
+#include "results/text_grid.h"
 #include "runner/core/error.h"
 #include "runner/core/process.h"
 #include "sweeps/plan.h"
-#include "sweeps/text_table.h"
 
 namespace ablate {
 namespace {
@@ -59,16 +59,20 @@ void print_rows(std::ostream& out, const std::vector<Draft>& drafts,
                 const std::vector<ResolvedRun>& runs, const Plan& plan) {
   std::map<int, std::size_t> first;
   for (std::size_t i = 0; i < drafts.size(); ++i) first.emplace(drafts[i].row, i);
-  TextTable table({"row", "runs", "steps", "images seen", "params/M", "GMACs", "time a run"},
-                  "llrrrrr");
+  std::vector<std::vector<std::string>> grid = {
+      {"row", "runs", "steps", "images seen", "params/M", "GMACs", "time a run"}};
   for (const auto& [row, i] : first) {
     const PlannedRun& planned = plan.runs[i];
-    table.add({drafts[i].label, states_text(drafts, plan, row), cat(runs[i].total_steps),
-               cat(runs[i].images_seen), scaled(runs[i].params, 1e6, 2),
-               scaled(runs[i].macs, 1e9, 3),
-               planned.source == EstimateSource::None ? "?" : human_duration(planned.seconds)});
+    grid.push_back(
+        {drafts[i].label, states_text(drafts, plan, row), cat(runs[i].total_steps),
+         cat(runs[i].images_seen), scaled(runs[i].params, 1e6, 2), scaled(runs[i].macs, 1e9, 3),
+         planned.source == EstimateSource::None ? "?" : human_duration(planned.seconds)});
   }
-  table.print(out, "  ");
+  using enum Align;
+  for (const std::string& line :
+       grid_lines(grid, {Left, Left, Right, Right, Right, Right, Right})) {
+    out << "  " << line << "\n";
+  }
 }
 
 void print_warnings(std::ostream& out, const TerminalStyle& style, const Launch& launch,

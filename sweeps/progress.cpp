@@ -10,8 +10,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "results/text_grid.h"
 #include "runner/core/text.h"
-#include "sweeps/text_table.h"
 
 namespace ablate {
 namespace {
@@ -51,6 +51,21 @@ std::string facts(const LiveRun& run) {
   return join(parts, "  ");
 }
 
+/// The first `width` columns: whole characters only.
+std::string clip_text(const std::string& text, std::size_t width) {
+  std::size_t end = text.size();
+  while (display_width(std::string_view(text).substr(0, end)) > width) {
+    do --end;
+    while ((static_cast<unsigned char>(text[end]) & 0xC0) == 0x80);
+  }
+  return text.substr(0, end);
+}
+
+std::string fit_text(const std::string& text, std::size_t width) {
+  const std::string cut = clip_text(text, width);
+  return cut + std::string(width - display_width(cut), ' ');
+}
+
 std::string summary(const SweepStatus& status) {
   std::vector<std::string> parts = {cat(status.done, " done"), cat(status.live.size(), " running"),
                                     cat(status.waiting, " waiting")};
@@ -85,9 +100,12 @@ std::string styled(const TerminalStyle& style, const char* code, const std::stri
 }
 
 std::vector<std::string> progress_lines(const SweepStatus& status, const TerminalStyle& style) {
-  std::size_t longest = 0;
-  for (const LiveRun& run : status.live) longest = std::max(longest, name_of(run).size());
-  const int name_width = std::min(static_cast<int>(longest), std::max(10, style.width / 3));
+  const auto width = static_cast<std::size_t>(style.width);
+  std::size_t name_width = 0;
+  for (const LiveRun& run : status.live) {
+    name_width = std::max(name_width, display_width(name_of(run)));
+  }
+  name_width = std::min(name_width, std::max<std::size_t>(10, width / 3));
   std::vector<std::string> lines;
   for (const LiveRun& run : status.live) {
     if (lines.size() == kMostLiveLines) {
@@ -96,11 +114,11 @@ std::vector<std::string> progress_lines(const SweepStatus& status, const Termina
     }
     const std::string head = "  " + fit_text(name_of(run), name_width) + "  ";
     const std::string drawn_bar = bar(fraction(run));
-    const int room = style.width - 2 - name_width - 2 - kBarWidth - 2;
+    const std::size_t used = 2 + name_width + 2 + kBarWidth + 2;
     lines.push_back(head + styled(style, "32", drawn_bar) + "  " +
-                    (room > 0 ? clip_text(facts(run), room) : ""));
+                    clip_text(facts(run), used < width ? width - used : 0));
   }
-  lines.push_back(styled(style, "1", clip_text("  " + summary(status), style.width)));
+  lines.push_back(styled(style, "1", clip_text("  " + summary(status), width)));
   return lines;
 }
 

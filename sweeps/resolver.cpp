@@ -72,10 +72,13 @@ ResolvedRun parse_run(const json& entry) {
   run.steps_per_epoch = entry.at("steps_per_epoch").get<std::int64_t>();
   run.total_steps = entry.at("total_steps").get<std::int64_t>();
   run.images_seen = entry.at("images_seen").get<std::int64_t>();
-  if (const auto structure = entry.find("structure");
-      structure != entry.end() && structure->is_object()) {
+  run.init_file = entry.value("init_file", "");
+  const auto structure = entry.find("structure");
+  if (structure != entry.end() && structure->is_object()) {
     run.params = structure->at("params").get<std::int64_t>();
     run.macs = structure->at("macs").get<std::int64_t>();
+  } else if (entry.contains("base_params")) {
+    run.params = entry.at("base_params").get<std::int64_t>();
   }
   for (const json& note : entry.value("semantics_notes", json::array())) {
     run.notes.push_back(note.get<std::string>());
@@ -104,9 +107,14 @@ std::vector<ResolvedRun> parse_answer(const std::vector<Draft>& drafts, const js
   for (const json& entry : runs) {
     if (entry.contains("error")) throw_errors(drafts, runs);
   }
-  std::vector<ResolvedRun> result;
-  for (const json& entry : runs) result.push_back(parse_run(entry));
-  return result;
+  try {
+    std::vector<ResolvedRun> result;
+    for (const json& entry : runs) result.push_back(parse_run(entry));
+    return result;
+  } catch (const json::exception& error) {
+    throw Error(cat("the answer of ablate-train resolve is not understood: ", error.what(),
+                    "; build both programs from one source"));
+  }
 }
 
 void check_distinct(const std::vector<Draft>& drafts, const std::vector<ResolvedRun>& runs) {

@@ -34,9 +34,10 @@ struct ResolvedRun {
   std::int64_t train_size = 0, test_size = 0;
   std::int64_t steps_per_epoch = 0, total_steps = 0;
   std::int64_t images_seen = 0;        ///< over the lineage
-  std::optional<std::int64_t> params;  ///< unknown when a method decides while it trains
-  std::optional<std::int64_t> macs;
-  std::vector<std::string> notes;  ///< labels of reconstructions
+  std::filesystem::path init_file;     ///< start weights; empty without
+  std::optional<std::int64_t> params;  ///< of the base model, or after methods where known
+  std::optional<std::int64_t> macs;    ///< the same of one image
+  std::vector<std::string> notes;      ///< labels of reconstructions
 };
 
 /// Resolves all drafts by one call of `ablate-train resolve`. The answer is kept under OUT/.cache,

@@ -87,7 +87,8 @@ void Scheduler::look_up(ScheduleEntry& entry) {
   } else if (known.state == "running") {
     recover(entry, known);
   } else if (known.state == "skipped") {
-    end(entry, "skipped on request");
+    entry.stage = Stage::Ended;
+    entry.problem = "skipped on request";
   } else if (known.state == "failed" || known.state == "diverged") {
     end(entry, cat(known.state, " before (", known.cause, ": ", known.detail, "); `ablate retry ",
                    entry.run->id.substr(0, 8), "` allows another attempt"));
@@ -132,8 +133,9 @@ void Scheduler::begin(ScheduleEntry& entry) {
   entry.slot = *free_slot(entries_, slots_.size());
   entry.started = Clock::now();
   try {
-    entry.live = LiveAttempt::start(executor_, paths(entry), entry.run->id, entry.run->spec, *claim,
-                                    slots_[entry.slot]);
+    entry.live = LiveAttempt::start(
+        executor_, paths(entry), entry.run->spec,
+        {entry.run->id, claim->attempt, claim->fence, entry.run->init_file, slots_[entry.slot]});
     entry.stage = Stage::Live;
   } catch (const Error& error) {
     // Not the run's fault: nothing else would start either.

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -5,18 +6,20 @@
 
 #include <CLI/CLI.hpp>
 
+#include "results/table_spec.h"
 #include "runner/cli/command.h"
 #include "runner/cli/launch_runs.h"
+#include "runner/cli/print_table.h"
 #include "runner/core/error.h"
 #include "runner/core/files.h"
 
-namespace ablate {
+namespace ablate::cli::sweep_command {
 namespace {
 
 struct Options {
   std::string file;
   std::vector<std::string> overrides;
-  bool dry_run = false, fail_fast = false, keep_going = false, quiet = false;
+  bool dry_run = false, fail_fast = false, keep_going = false;
   std::optional<int> seeds, jobs;
 };
 
@@ -33,8 +36,22 @@ std::unique_ptr<ResultStore> existing_store(const Workspace& workspace) {
   return std::make_unique<ResultStore>(workspace.database, ResultStore::Mode::ReadOnly);
 }
 
+/// A layout that cannot be printed is better known before a night of training than after it.
+void check_layout(const SweepSpec& sweep, const std::vector<Draft>& drafts) {
+  const TableSpec layout = parse_table_spec(sweep.table);
+  const std::vector<std::string> labels = row_labels(drafts);
+  if (layout.baseline.empty() ||
+      std::find(labels.begin(), labels.end(), layout.baseline) != labels.end()) {
+    return;
+  }
+  throw SpecError(cat(sweep.table.find("baseline")->origin().str(),
+                      ": table.baseline: no row is \"", layout.baseline, "\"",
+                      suggestion(layout.baseline, labels)));
+}
+
 int dry_run(const SweepSpec& sweep, const Workspace& workspace, const GlobalOptions& globals) {
   const ResolvedSweep resolved = resolve_sweep(sweep, workspace);
+  check_layout(sweep, resolved.drafts);
   const auto store = existing_store(workspace);
   const Plan plan = make_plan(sweep.launch, resolved.drafts, resolved.runs, store.get(), workspace);
   print_plan(std::cout, globals.style(1), sweep, resolved.drafts, resolved.runs, plan, workspace);
@@ -45,6 +62,7 @@ int run_sweep(const SweepSpec& sweep, bool fail_fast, const Workspace& workspace
               const GlobalOptions& globals) {
   make_directories(workspace.out);
   const ResolvedSweep resolved = resolve_sweep(sweep, workspace);
+  check_layout(sweep, resolved.drafts);
   ResultStore store(workspace.database);
   store.register_sweep({sweep.name, sweep.text}, registered_runs(resolved));
   const Plan plan = make_plan(sweep.launch, resolved.drafts, resolved.runs, &store, workspace);
@@ -53,6 +71,7 @@ int run_sweep(const SweepSpec& sweep, bool fail_fast, const Workspace& workspace
     print_plan(std::cerr, globals.style(2), sweep, resolved.drafts, resolved.runs, plan, workspace);
     code = launch_runs(store, resolved, plan, {sweep.launch, fail_fast}, workspace, globals);
   }
+  print_table(store, {sweep.name, sweep.title, sweep.table}, globals.style(1), std::cout);
   return code;
 }
 
@@ -94,4 +113,4 @@ const CommandRegistration added{{
 }};
 
 }  // namespace
-}  // namespace ablate
+}  // namespace ablate::cli::sweep_command

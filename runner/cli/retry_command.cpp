@@ -1,0 +1,83 @@
+#include <iostream>
+#include <memory>
+#include <set>
+
+#include <CLI/CLI.hpp>
+
+#include "runner/cli/command.h"
+#include "runner/cli/store_access.h"
+#include "runner/core/error.h"
+
+namespace ablate::cli::retry_command {
+namespace {
+
+struct Options {
+  std::vector<std::string> runs;
+  bool failed = false, diverged = false, skipped = false;
+  std::string sweep;
+  std::string cause;
+};
+
+/// The runs in one of the wanted states, of one sweep or of all.
+std::vector<std::string> runs_by_kind(ResultStore& store, const Options& options) {
+  std::set<std::string> states;
+  if (options.failed || !options.cause.empty()) states.insert("failed");
+  if (options.diverged || !options.cause.empty()) states.insert("diverged");
+  if (options.skipped) states.insert("skipped");
+  std::vector<std::string> runs;
+  for (const SweepLine& sweep : list_sweeps(store)) {
+    if (!options.sweep.empty() && sweep.name != options.sweep) continue;
+    for (const RunLine& line : sweep_runs(store, sweep.name)) {
+      const bool cause = options.cause.empty() || line.cause == options.cause;
+      if (states.contains(line.state) && cause) runs.push_back(line.run_uid);
+    }
+  }
+  return runs;
+}
+
+int run(const Options& options, const GlobalOptions& globals) {
+  const auto store = open_store(globals.workspace(), ResultStore::Mode::ReadWrite);
+  std::vector<std::string> runs = runs_by_kind(*store, options);
+  for (const std::string& text : options.runs) runs.push_back(find_run(*store, text));
+  if (options.runs.empty() && !options.failed && !options.diverged && !options.skipped &&
+      options.cause.empty()) {
+    throw SpecError("which runs? Name them, or give --failed, --diverged, --skipped or --cause");
+  }
+  std::size_t changed = 0;
+  for (const std::string& id : runs) {
+    if (store->retry(id)) {
+      ++changed;
+      std::cout << short_id(id) << " may run again\n";
+    } else if (!options.runs.empty()) {
+      std::cout << short_id(id) << " is not failed, diverged or skipped: left alone\n";
+    }
+  }
+  std::cout << changed << " runs are ready; `ablate sweep FILE` runs them\n";
+  return 0;
+}
+
+std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
+  auto options = std::make_shared<Options>();
+  app.add_option("runs", options->runs, "Runs: beginning of the id, or \"LABEL seed N\"")
+      ->type_name("RUN");
+  app.add_flag("--failed", options->failed, "All failed runs");
+  app.add_flag("--diverged", options->diverged, "All diverged runs");
+  app.add_flag("--skipped", options->skipped, "All skipped runs");
+  app.add_option("--cause", options->cause, "All that ended by this cause: oom, nan, hang, bug ...")
+      ->type_name("CAUSE");
+  app.add_option("--sweep", options->sweep, "Only runs of this sweep")->type_name("NAME");
+  return [options, &globals] { return run(*options, globals); };
+}
+
+const CommandRegistration added{{
+    .name = "retry",
+    .position = 8,
+    .summary = "Allow another attempt at runs that failed, diverged or were skipped",
+    .examples = "  ablate retry 3f2a\n"
+                "  ablate retry \"NOSE seed 2\"\n"
+                "  ablate retry --cause oom --sweep demo\n",
+    .add = add,
+}};
+
+}  // namespace
+}  // namespace ablate::cli::retry_command

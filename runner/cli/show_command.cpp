@@ -1,0 +1,215 @@
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <memory>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "results/curve.h"
+#include "results/sparkline.h"
+#include "results/text_grid.h"
+#include "runner/cli/command.h"
+#include "runner/cli/store_access.h"
+#include "runner/core/error.h"
+#include "runner/core/run_paths.h"
+
+namespace ablate::cli::show_command {
+namespace {
+
+using nlohmann::json;
+
+struct Options {
+  std::string run;
+  int log_lines = 10;
+  bool all = false;
+};
+
+constexpr std::size_t kCurveWidth = 40;
+constexpr std::size_t kMostEvents = 20;
+
+class Printer {
+ public:
+  explicit Printer(TerminalStyle style) : style_(style) {}
+
+  void title(const std::string& text) const {
+    std::cout << "\n" << styled(style_, "1", text) << "\n";
+  }
+  void grid(const std::vector<std::vector<std::string>>& rows,
+            std::vector<Align> align = {}) const {
+    for (const std::string& line : grid_lines(rows, align)) std::cout << "  " << line << "\n";
+  }
+
+ private:
+  TerminalStyle style_;
+};
+
+/// Leaves of the spec under the paths a user writes.
+void flatten(const json& node, const std::string& path,
+             std::vector<std::vector<std::string>>& rows) {
+  if (node.is_object()) {
+    for (const auto& [key, child] : node.items()) {
+      const bool transparent = key == "params" || key == "training";
+      flatten(child, transparent ? path : path.empty() ? key : path + "." + key, rows);
+    }
+  } else if (node.is_array() && !node.empty() && node[0].is_object()) {
+    for (const json& child : node) {
+      const std::string name = child.value("name", child.value("role", "?"));
+      flatten(child, path + "." + name, rows);
+    }
+  } else {
+    rows.push_back({path, node.is_string() ? node.get<std::string>() : node.dump()});
+  }
+}
+
+void print_spec(const Printer& printer, const RunDetail& detail, bool all) {
+  printer.title("spec");
+  std::vector<std::vector<std::string>> rows, kept;
+  flatten(json::parse(detail.config_json), "", rows);
+  for (auto& row : rows) {
+    const bool noise = row[0].ends_with("semantics") || row[1].empty() || row[1] == "[]";
+    if (all || !noise) kept.push_back(std::move(row));
+  }
+  printer.grid(kept);
+}
+
+void print_lineage(const Printer& printer, ResultStore& store, const RunDetail& detail) {
+  printer.title("lineage");
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& method : detail.methods) {
+    rows.push_back({"method", method.name, method.inherited ? "from the parent" : "own"});
+  }
+  const auto relative = [&](const char* kind, const RunDetail::Relative& other) {
+    const RunLine line = describe_run(store, other.run_uid).run;
+    rows.push_back({kind, short_id(other.run_uid), run_name(line), other.role, other.state,
+                    other.weights_sha256.substr(0, 12)});
+  };
+  for (const auto& parent : detail.parents) relative("parent", parent);
+  for (const auto& child : detail.children) relative("child", child);
+  if (detail.images_seen) rows.push_back({"images seen", cat(*detail.images_seen)});
+  for (const std::string& sweep : detail.sweeps) rows.push_back({"sweep", sweep});
+  printer.grid(rows);
+}
+
+void print_finals(const Printer& printer, const RunDetail& detail) {
+  if (detail.finals.empty()) return;
+  printer.title("results");
+  std::vector<std::vector<std::string>> rows;
+  for (const FinalInfo& info : detail.finals) {
+    rows.push_back({info.metric, info.value ? cat(*info.value) : "none", info.unit,
+                    cat("step ", info.step), info.rule});
+  }
+  printer.grid(rows, {Align::Left, Align::Right});
+}
+
+void print_curves(const Printer& printer, ResultStore& store, const RunDetail& detail) {
+  std::vector<std::vector<std::string>> rows;
+  for (const SeriesInfo& series : list_series(store, detail.run.run_uid)) {
+    if (series.rank > 0 || series.points < 2) continue;
+    std::vector<double> values;
+    for (const CurvePoint& point :
+         read_curve(store, detail.run.run_uid, series.metric, series.rank)) {
+      values.push_back(point.value);
+    }
+    rows.push_back({series.metric, sparkline(values, kCurveWidth), series.unit});
+  }
+  if (rows.empty()) return;
+  printer.title("curves");
+  printer.grid(rows);
+}
+
+void print_attempts(const Printer& printer, const RunDetail& detail) {
+  printer.title("attempts");
+  std::vector<std::vector<std::string>> rows = {{"n", "outcome", "cause", "steps", "started",
+                                                 "took", "ranks", "threads", "host", "software"}};
+  for (const AttemptInfo& attempt : detail.attempts) {
+    std::string took;
+    if (attempt.start_us && attempt.end_us) {
+      took = human_duration(static_cast<double>(*attempt.end_us - *attempt.start_us) * 1e-6);
+    }
+    const auto number = [](std::optional<std::int64_t> value) {
+      return value ? cat(*value) : std::string("?");
+    };
+    rows.push_back(
+        {attempt.n > 0 ? cat(attempt.n) : "bench",
+         attempt.outcome.empty() ? "running" : attempt.outcome,
+         attempt.detail.empty() ? attempt.cause : cat(attempt.cause, ": ", attempt.detail),
+         cat(number(attempt.first_step), "-", number(attempt.last_step)),
+         clock_text(attempt.start_us), took, number(attempt.world_size), number(attempt.threads),
+         attempt.hosts, attempt.toolchain});
+  }
+  printer.grid(rows, {Align::Right});
+}
+
+void print_events(const Printer& printer, const RunDetail& detail, bool all) {
+  std::vector<std::vector<std::string>> rows;
+  for (const EventInfo& event : detail.events) {
+    if (event.rank > 0 && !all) continue;
+    if (!all && rows.size() == kMostEvents) {
+      rows.push_back({"", "", "more with --all"});
+      break;
+    }
+    rows.push_back({cat("step ", event.step), event.kind,
+                    all ? event.body_json : event.body_json.substr(0, 160)});
+  }
+  if (rows.empty()) return;
+  printer.title("edits and events");
+  printer.grid(rows);
+}
+
+void print_log(const Printer& printer, const Workspace& workspace, const RunDetail& detail,
+               int wanted) {
+  const auto file = RunPaths(workspace.out, detail.run.run_uid).log(detail.run.attempts);
+  std::ifstream in(file);
+  if (!in || wanted == 0) return;
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) {
+    lines.push_back(line);
+    if (lines.size() > static_cast<std::size_t>(wanted)) lines.erase(lines.begin());
+  }
+  printer.title(cat("end of ", file.string()));
+  for (const std::string& line : lines) std::cout << "  " << line << "\n";
+}
+
+int run(const Options& options, const GlobalOptions& globals) {
+  const Workspace workspace = globals.workspace();
+  const auto store = open_store(workspace, ResultStore::Mode::ReadOnly);
+  const RunDetail detail = describe_run(*store, find_run(*store, options.run));
+  const Printer printer(globals.style(1));
+  std::cout << styled(globals.style(1), "1", run_name(detail.run)) << "  " << detail.run.state
+            << "\n  id " << detail.run.run_uid << ", " << detail.run.dataset << ", in "
+            << RunPaths(workspace.out, detail.run.run_uid).directory.string() << "\n";
+  print_finals(printer, detail);
+  print_curves(printer, *store, detail);
+  print_lineage(printer, *store, detail);
+  print_events(printer, detail, options.all);
+  print_attempts(printer, detail);
+  print_spec(printer, detail, options.all);
+  print_log(printer, workspace, detail, options.log_lines);
+  return 0;
+}
+
+std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
+  auto options = std::make_shared<Options>();
+  app.add_option("run", options->run, "Beginning of the id, or \"LABEL seed N\"")
+      ->required()
+      ->type_name("RUN");
+  app.add_option("--log", options->log_lines, "Lines of the last attempt's log")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_flag("--all", options->all, "Every setting and every event");
+  return [options, &globals] { return run(*options, globals); };
+}
+
+const CommandRegistration added{{
+    .name = "show",
+    .position = 4,
+    .summary = "Everything about one run: spec, lineage, edits, curves, environment, log",
+    .examples = "  ablate show 3f2a\n"
+                "  ablate show \"NOSE + ToMe seed 0\" --log 50\n",
+    .add = add,
+}};
+
+}  // namespace
+}  // namespace ablate::cli::show_command

@@ -8,8 +8,8 @@
 #           ablate_add_executable name every OBJECT library they depend on, however deep.
 # A folder without sources yet becomes an INTERFACE library, so that configuration always works.
 
-# Warnings, optimisation of torch-facing code, precompiled header or unity. All torch targets share one
-# set of flags: GCC accepts a precompiled header only from a compilation with equal flags.
+# Warnings, and precompiled header or unity. All torch targets share one set of flags: GCC accepts a
+# precompiled header only from a compilation with equal flags.
 function(ablate_configure_target target is_torch)
   target_compile_options(${target} PRIVATE
     $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow>)
@@ -18,15 +18,15 @@ function(ablate_configure_target target is_torch)
     if(ABLATE_WERROR)
       target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
     endif()
+  endif()
+  if(NOT is_torch)
     return()
   endif()
-  if(ABLATE_PCH)
-    if(NOT target STREQUAL "ablate_torch")
-      target_precompile_headers(${target} REUSE_FROM ablate_torch)
-    endif()
-  elseif(ABLATE_UNITY)
+  if(ABLATE_UNITY)
     set_target_properties(${target} PROPERTIES
       UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${ABLATE_UNITY_BATCH})
+  elseif(ABLATE_PCH AND NOT target STREQUAL "ablate_torch")
+    target_precompile_headers(${target} REUSE_FROM ablate_torch)
   endif()
 endfunction()
 

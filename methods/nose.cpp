@@ -59,7 +59,7 @@ double measure_entropy(TrainContext& context, const Selection& selection) {
                                                             : model.forward_features(images, state),
                        weights);
       });
-  statistics.reduce(context.communicator());
+  statistics.reduce(context.communicator(), model.parameters().front().device());
   return selection.readout == Readout::Logits ? statistics.entropy(true, 2.0)
                                               : statistics.entropy(false, std::numbers::e);
 }
@@ -71,10 +71,11 @@ std::vector<std::int64_t> search(TrainContext& context, const Selection& selecti
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     if (blocks[i]->mixer()) candidates.push_back(static_cast<int>(i));
   }
-  if (selection.remove > static_cast<std::int64_t>(candidates.size())) {
+  // Without any attention the class token sees nothing, and its entropy is minus infinity.
+  if (selection.remove >= static_cast<std::int64_t>(candidates.size())) {
     throw SpecError(cat("methods.nose.remove: ", selection.remove,
                         " layers to remove, but the model has ", candidates.size(),
-                        " attention layers"));
+                        " attention layers, of which one must stay"));
   }
   const auto steps = select_layers(candidates, static_cast<int>(selection.remove),
                                    selection.absolute, [&](const std::vector<int>& skipped) {
@@ -85,6 +86,7 @@ std::vector<std::int64_t> search(TrainContext& context, const Selection& selecti
   nlohmann::json record = nlohmann::json::array();
   for (const SelectionStep& step : steps) {
     layers.push_back(step.chosen);
+    context.metric(cat("nose/te/", step.chosen), step.transfer_entropy);
     record.push_back({{"chosen", step.chosen},
                       {"transfer_entropy", step.transfer_entropy},
                       {"tried", step.tried}});
@@ -107,12 +109,16 @@ class Nose final : public Method {
     for (const std::int64_t layer : selection_.layers) {
       context.surgeon().apply(MarkRetiring{static_cast<int>(layer)});
     }
-    if (direct_ || context.epochs() == 0) remove(context.surgeon());
+    if (direct_ || context.epochs() == 0) {
+      remove(context.surgeon());
+    } else {
+      check_ends(context);
+    }
   }
 
   void between_steps(TrainContext& context) override {
     if (removed_) return;
-    const double lambda = current_lambda(context);
+    const double lambda = lambda_at(context, context.step());
     if (lambda == lambda_) return;
     lambda_ = lambda;
     context.metric("nose/lambda", lambda);
@@ -140,10 +146,23 @@ class Nose final : public Method {
   }
 
  private:
-  double current_lambda(const TrainContext& context) const {
+  /// Without dilution_epochs, lambda is 0 in the last quarter of the run, as it is for the last 101
+  /// of the published 400 epochs.
+  double lambda_at(const TrainContext& context, std::int64_t step) const {
     FadeSettings settings = fade_;
-    if (settings.epochs == 0) settings.epochs = 0.75 * static_cast<double>(context.epochs());
-    return fade(settings, context.step(), context.steps_per_epoch());
+    if (settings.epochs == 0) {
+      settings.epochs = std::max(1.0, std::floor(0.75 * static_cast<double>(context.epochs())));
+    }
+    return fade(settings, step, context.steps_per_epoch());
+  }
+
+  /// A run that ended under way would remove branches that still count.
+  void check_ends(const TrainContext& context) const {
+    const double last = lambda_at(context, context.epochs() * context.steps_per_epoch() - 1);
+    if (last == 0.0) return;
+    throw SpecError(cat("methods.nose.dilution_epochs: lambda is still ", last,
+                        " in the last step of ", context.epochs(),
+                        " epochs; dilute over fewer epochs, train longer, or set direct = true"));
   }
 
   /// (skip, branch) at lambda; without compensation the identity is not made up for the branch.

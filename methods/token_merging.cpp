@@ -19,8 +19,10 @@ at::Tensor take_rows(const at::Tensor& x, const at::Tensor& index) {
 
 /// Cosine similarities of A against B, (B, |A|, |B|), with forbidden pairs at -infinity.
 at::Tensor similarity(const at::Tensor& metric, std::int64_t protected_tokens) {
-  // The bound only keeps a zero key from becoming NaN; any other vector is divided by its norm.
-  const at::Tensor unit = metric / metric.norm(2, -1, true).clamp_min(1e-12);
+  // In half precision many scores would tie. The bound only keeps a zero key from becoming NaN; any
+  // other vector is divided by its norm.
+  const at::Tensor precise = metric.to(at::promote_types(metric.scalar_type(), at::kFloat));
+  const at::Tensor unit = precise / precise.norm(2, -1, true).clamp_min(1e-12);
   const at::Tensor a = unit.index({Slice(), Slice(0, None, 2)});
   const at::Tensor b = unit.index({Slice(), Slice(1, None, 2)});
   at::Tensor scores = at::matmul(a, b.transpose(1, 2));
@@ -36,6 +38,7 @@ MergePlan match_tokens(const at::Tensor& metric, std::int64_t r, std::int64_t pr
   const at::NoGradGuard no_grad;
   // The literature counts no operations for the matching.
   const UncountedScope uncounted;
+  ABLATE_CHECK(protected_tokens >= 0 && protected_tokens <= 2, protected_tokens, " protected");
   MergePlan plan;
   plan.tokens = metric.size(1);
   plan.protected_tokens = protected_tokens;
@@ -65,13 +68,18 @@ at::Tensor merge_sum(const MergePlan& plan, const at::Tensor& x) {
 
 std::pair<at::Tensor, at::Tensor> merge_weighted(const MergePlan& plan, const at::Tensor& x,
                                                  const at::Tensor& sizes) {
-  const at::Tensor old_sizes =
-      sizes.defined() ? sizes : at::ones({x.size(0), x.size(1), 1}, x.options());
-  const at::Tensor new_sizes = merge_sum(plan, old_sizes);
-  return {merge_sum(plan, x * old_sizes) / new_sizes, new_sizes};
+  if (plan.merged() == 0) return {x, sizes};
+  // Sizes stay exact, and sums of tokens precise, when x is in half precision.
+  const auto precise = at::promote_types(x.scalar_type(), at::kFloat);
+  const at::Tensor new_sizes = merge_sum(
+      plan,
+      sizes.defined() ? sizes : at::ones({x.size(0), x.size(1), 1}, x.options().dtype(precise)));
+  const at::Tensor weighted = sizes.defined() ? x * sizes : x.to(precise);
+  return {(merge_sum(plan, weighted) / new_sizes).to(x.scalar_type()), new_sizes};
 }
 
 at::Tensor merge_positions(const MergePlan& plan) {
+  ABLATE_CHECK(plan.merged() > 0, "a plan that merges nothing moves no token");
   const at::NoGradGuard no_grad;
   const std::int64_t batch = plan.source.size(0), kept = plan.kept.size(1);
   const auto options = plan.source.options();

@@ -10,7 +10,8 @@ namespace ablate {
 
 /// Which tokens of a batch join which: the result of bipartite soft matching (Bolya et al., "Token
 /// Merging: Your ViT But Faster", ICLR 2023). Set A holds the tokens at even positions, B those at
-/// odd ones; indices count within their set. Constants of the forward pass: no gradient.
+/// odd ones; indices count within their set. Constants of the forward pass: no gradient. A plan
+/// that merges nothing has no tensors and leaves every token where it is.
 struct MergePlan {
   at::Tensor kept;          ///< (B, |A| - r) int64: members of A that stay, in output order
   at::Tensor source;        ///< (B, r) int64: members of A that are merged away
@@ -30,11 +31,12 @@ MergePlan match_tokens(const at::Tensor& metric, std::int64_t r, std::int64_t pr
 /// distillation token [kept_0, B_0, kept_1.., B_1..], so that protected tokens stay in front.
 at::Tensor merge_sum(const MergePlan& plan, const at::Tensor& x);
 
-/// Size-weighted mean of each group and the new sizes; `sizes` (B, N, 1), undefined for all ones.
+/// Size-weighted mean of each group and the new sizes; `sizes` (B, N, 1), undefined for all ones. A
+/// plan that merges nothing gives back what it got.
 std::pair<at::Tensor, at::Tensor> merge_weighted(const MergePlan& plan, const at::Tensor& x,
                                                  const at::Tensor& sizes);
 
-/// New position of each old token, (B, N) int64.
+/// New position of each old token, (B, N) int64. The plan must merge something.
 at::Tensor merge_positions(const MergePlan& plan);
 
 /// Copies merged tokens back: x (B, N', C), sources (B, N0) as ForwardState::sources -> (B, N0, C).

@@ -18,7 +18,7 @@ class MergingReducer final : public TokenReducer {
   }
 
   at::Tensor forward(const at::Tensor& tokens, ForwardState& state) override {
-    const at::Tensor metric = match_features_ ? tokens : state.keys.mean(1);
+    const at::Tensor metric = match_features_ ? tokens : state.keys.detach().mean(1);
     const MergePlan plan = match_tokens(metric, r_, state.protected_tokens);
     if (plan.merged() == 0) return tokens;
     auto [merged, sizes] = merge_weighted(plan, tokens, state.token_sizes);
@@ -39,13 +39,14 @@ class MergingReducer final : public TokenReducer {
 };
 
 constexpr std::int64_t kManyTokens = 1 << 20;
+constexpr std::string_view kMetricHelp =
+    "what is compared: keys averaged over heads, or the tokens themselves";
 
 std::shared_ptr<TokenReducer> make_reducer(Params& params) {
   const std::int64_t r = params.required_integer("r", 1, kManyTokens, "tokens merged");
   const bool proportional = params.boolean("prop_attn", true, "add log(size) to attention logits");
   const bool features =
-      params.choice("metric", "keys", {"keys", "features"},
-                    "what is compared: mean keys over heads, or the tokens") == "features";
+      params.choice("metric", "keys", {"keys", "features"}, kMetricHelp) == "features";
   return std::make_shared<MergingReducer>(r, proportional, features);
 }
 
@@ -55,72 +56,94 @@ const Registry<TokenReducerInfo>::Add added_reducer{{.name = "tome", .make = mak
 /// works on trained weights and during training alike.
 class ToMe final : public Method {
  public:
-  explicit ToMe(Params& params)
-      : r_(params.integer("r", 8, 1, kManyTokens, "tokens merged in each merging block")),
-        inflect_(
-            params.number("inflect", 0.0, -1.0, 1.0,
-                          "shape of the schedule: 0 constant, -1 falling from 2r to 0, 1 rising")),
-        schedule_(
-            params.integers("schedule", {}, 0, kManyTokens,
-                            "tokens merged by block number instead of r; missing ones are 0")),
-        start_(params.integer("start", 0, 0, 10'000,
-                              "first merging block, counted among the blocks that can merge")),
-        redistribute_(params.boolean(
-            "redistribute", false,
-            "raise r by depth / merging blocks, so that removed blocks do not lower the total")),
-        proportional_(params.boolean("prop_attn", true, "add log(size) to attention logits")),
-        metric_(params.choice("metric", "keys", {"keys", "features"},
-                              "what is compared: mean keys over heads, or the tokens")) {}
+  explicit ToMe(Params& params);
 
   void apply(TrainContext& context) override {
     Surgeon& surgeon = context.surgeon();
     const std::vector<Block*> blocks = surgeon.model().blocks();
-    const std::vector<std::size_t> merging = merging_blocks(blocks);
-    const std::vector<std::int64_t> schedule = block_schedule(blocks.size(), merging.size());
-    for (const std::size_t block : merging) {
-      if (schedule[block] == 0) continue;
-      surgeon.apply(
-          InsertReducer{static_cast<int>(block), "tome", reducer_params(schedule[block])});
+    const std::vector<Site> sites = merging_sites(blocks);
+    const std::vector<std::int64_t> schedule = block_schedule(blocks.size(), sites.size());
+    for (const Site& site : sites) {
+      const std::int64_t r = schedule[site.block];
+      if (r == 0) continue;
+      const Value::Table params{{"r", r}, {"prop_attn", proportional_}, {"metric", site.metric}};
+      surgeon.apply(InsertReducer{static_cast<int>(site.block), "tome", params});
     }
   }
 
  private:
-  /// Blocks that keep their attention, and with it keys, to the end; one that is about to lose it
-  /// must not merge, or the moment of removal would change the tokens of all later blocks.
-  std::vector<std::size_t> merging_blocks(const std::vector<Block*>& blocks) const {
-    std::vector<std::size_t> merging;
+  struct Site {
+    std::size_t block;
+    std::string metric;
+  };
+
+  std::vector<Site> merging_sites(const std::vector<Block*>& blocks) const {
+    std::vector<Site> sites;
     std::int64_t seen = 0;
     for (std::size_t i = 0; i < blocks.size(); ++i) {
-      const bool can = blocks[i]->mixer() && !blocks[i]->retiring() &&
-                       (metric_ == "features" || blocks[i]->mixer()->provides_keys());
-      if (can && seen++ >= start_) merging.push_back(i);
+      const std::string metric = metric_of(*blocks[i]);
+      if (!metric.empty() && seen++ >= start_) sites.push_back({i, metric});
     }
-    return merging;
+    return sites;
   }
 
+  /// What a block compares; empty where it does not merge. A block whose attention is about to go
+  /// counts as without it, or the moment of removal would change the tokens of all later blocks.
+  std::string metric_of(const Block& block) const {
+    if (!block.mixer() || block.retiring()) return without_attention_ == "skip" ? "" : "features";
+    return metric_ == "keys" && !block.mixer()->provides_keys() ? "" : metric_;
+  }
+
+  /// Tokens to merge by block number.
   std::vector<std::int64_t> block_schedule(std::size_t depth, std::size_t merging) const {
+    const auto blocks = static_cast<std::int64_t>(depth);
     if (!schedule_.empty()) {
       std::vector<std::int64_t> schedule = schedule_;
-      schedule.resize(std::max(depth, schedule.size()), 0);
+      if (schedule.size() > depth) {
+        throw SpecError(cat("methods.tome.schedule: ", schedule.size(), " numbers for ", depth,
+                            " blocks; give at most one a block"));
+      }
+      schedule.resize(depth, 0);
       return schedule;
     }
-    const auto blocks = static_cast<std::int64_t>(depth);
     const auto share = static_cast<std::int64_t>(std::max<std::size_t>(merging, 1));
     return merge_schedule(redistribute_ ? r_ * blocks / share : r_, inflect_, blocks);
   }
 
-  Value reducer_params(std::int64_t r) const {
-    return Value::Table{{"r", r}, {"prop_attn", proportional_}, {"metric", metric_}};
-  }
-
+  std::vector<std::int64_t> schedule_;
   std::int64_t r_;
   double inflect_;
-  std::vector<std::int64_t> schedule_;
   std::int64_t start_;
   bool redistribute_;
   bool proportional_;
   std::string metric_;
+  std::string without_attention_;
 };
+
+ToMe::ToMe(Params& params) {
+  schedule_ = params.integers("schedule", {}, 0, kManyTokens,
+                              "tokens merged by block number instead of r; missing ones are 0");
+  r_ = params.integer("r", schedule_.empty() ? 8 : 0, 0, kManyTokens,
+                      "tokens merged in each merging block");
+  inflect_ = params.number("inflect", 0.0, -1.0, 1.0,
+                           "shape of the schedule: 0 constant, -1 falling from 2r to 0, 1 rising");
+  start_ = params.integer("start", 0, 0, 10'000,
+                          "first merging block, counted among the blocks that can merge");
+  redistribute_ = params.boolean(
+      "redistribute", false,
+      "raise r by depth / merging blocks, so that removed blocks do not lower the total");
+  proportional_ = params.boolean("prop_attn", true, "add log(size) to attention logits");
+  metric_ = params.choice("metric", "keys", {"keys", "features"}, kMetricHelp);
+  without_attention_ = params.choice("without_attention", "skip", {"skip", "features"},
+                                     "blocks that have lost their attention: do not merge, or "
+                                     "compare the tokens");
+  if (schedule_.empty() && r_ == 0) {
+    params.fail("r", "nothing to merge: set r, or schedule = [...]");
+  }
+  if (!schedule_.empty() && (r_ != 0 || inflect_ != 0.0 || redistribute_)) {
+    params.fail("schedule", "takes the place of r, inflect and redistribute; leave those out");
+  }
+}
 
 const Registry<MethodInfo>::Add added{{
     .name = "tome",

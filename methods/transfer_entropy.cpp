@@ -31,18 +31,19 @@ void GaussianEntropy::merge(std::int64_t samples, const at::Tensor& mean,
   samples_ += samples;
 }
 
-void GaussianEntropy::reduce(Communicator& communicator) {
+void GaussianEntropy::reduce(Communicator& communicator, at::Device device) {
   const std::int64_t channels =
       communicator.all_reduce(mean_.defined() ? mean_.size(0) : std::int64_t{0}, ReduceOp::Max);
   if (channels == 0) return;
   // A rank without samples contributes zeros, which merge() skips by its count.
-  at::Tensor local = at::zeros({2 * channels + 1}, at::kDouble);
+  const at::TensorOptions options = at::TensorOptions(at::kDouble).device(device);
+  at::Tensor local = at::zeros({2 * channels + 1}, options);
   if (samples_ > 0) {
     local.slice(0, 0, channels).copy_(mean_);
     local.slice(0, channels, 2 * channels).copy_(squares_);
     local[2 * channels] = static_cast<double>(samples_);
   }
-  at::Tensor all = at::empty({communicator.size(), 2 * channels + 1}, at::kDouble);
+  at::Tensor all = at::empty({communicator.size(), 2 * channels + 1}, options);
   communicator.all_gather(local, all);
   samples_ = 0;
   for (int rank = 0; rank < communicator.size(); ++rank) {

@@ -19,7 +19,8 @@ class GaussianEntropy {
   /// Adds the rows of features (B, D) whose weight (B) is not 0.
   void add(const at::Tensor& features, const at::Tensor& weights);
   /// Merges the statistics of all ranks, in rank order, so that every rank holds the same bits.
-  void reduce(Communicator& communicator);
+  /// `device` is where the communicator works (and the features were).
+  void reduce(Communicator& communicator, at::Device device);
 
   std::int64_t samples() const { return samples_; }
   /// Standard deviations, (D) float64; `unbiased` divides by n - 1.

@@ -52,10 +52,12 @@ std::vector<Item> list_items(const fs::path& split, const std::vector<std::strin
     for (const auto& entry : fs::directory_iterator(split / name)) {
       if (entry.is_regular_file() && is_image(entry.path())) files.push_back(entry.path());
     }
+    if (files.empty()) {
+      throw SpecError(cat((split / name).string(), ": no .jpg, .jpeg or .png file in it"));
+    }
     std::ranges::sort(files);
     for (fs::path& file : files) items.push_back({std::move(file), found - classes.begin()});
   }
-  if (items.empty()) throw SpecError(cat(split.string(), ": no .jpg, .jpeg or .png file in it"));
   return items;
 }
 

@@ -183,7 +183,7 @@ EvalLoader::~EvalLoader() = default;
 
 void EvalLoader::start(std::int64_t limit) {
   const std::int64_t size = state_->dataset->size();
-  // No worker runs between passes: every batch of the last one was handed out or is thrown away.
+  // Nothing is made between the two seeks, so what make() reads may change.
   state_->pool.seek(0, 0);
   state_->samples = limit == 0 ? size : std::min(limit, size);
   state_->batches =

@@ -32,7 +32,7 @@ struct LoaderOptions {
   std::int64_t global_batch = 0;
   std::int64_t micro_batch = 0;  ///< rows of one Batch; divides global_batch / shard.size
   std::int64_t mix_group = 32;   ///< mixing partners lie within groups of this many rows
-  Shard shard;
+  Shard shard{};
   int threads = 1;   ///< decoding and augmenting threads; 0 works in the calling thread
   int prefetch = 3;  ///< batches under way or waiting at most
 };

@@ -22,8 +22,9 @@ OrderedPool::~OrderedPool() {
 
 void OrderedPool::seek(std::int64_t number, std::int64_t end) {
   {
-    const std::lock_guard lock(mutex_);
-    ++generation_;
+    std::unique_lock lock(mutex_);
+    end_ = to_make_;  // nobody starts another
+    idle_.wait(lock, [this] { return busy_ == 0; });
     ready_.clear();
     to_make_ = to_hand_ = number;
     end_ = end;
@@ -61,12 +62,15 @@ void OrderedPool::work() {
     wanted_.wait(
         lock, [this] { return stopping_ || (to_make_ < end_ && to_make_ < to_hand_ + prefetch_); });
     if (stopping_) return;
-    const std::int64_t number = to_make_++, generation = generation_;
+    const std::int64_t number = to_make_++;
+    ++busy_;
     lock.unlock();
     Slot slot = make_slot(number);
     lock.lock();
-    if (generation == generation_) ready_.emplace(number, std::move(slot));
+    ready_.emplace(number, std::move(slot));
+    --busy_;
     made_.notify_all();
+    idle_.notify_all();
   }
 }
 

@@ -23,7 +23,8 @@ class OrderedPool {
   ~OrderedPool();
 
   /// Batches from `number` on are wanted next, up to `end` (exclusive). What was made for an
-  /// earlier seek is thrown away.
+  /// earlier seek is thrown away. No thread is making a batch when this returns from seek(n, n), so
+  /// what `make` reads may be changed then.
   void seek(std::int64_t number, std::int64_t end);
   /// The next batch; rethrows what making it threw. Never called past `end`.
   Batch next();
@@ -42,9 +43,9 @@ class OrderedPool {
   Make make_;
   std::int64_t prefetch_;
   std::mutex mutex_;
-  std::condition_variable wanted_, made_;
+  std::condition_variable wanted_, made_, idle_;
   std::map<std::int64_t, Slot> ready_;
-  std::int64_t generation_ = 0;  // of seeks
+  int busy_ = 0;  // threads that are making a batch
   std::int64_t to_make_ = 0, to_hand_ = 0, end_ = 0;
   bool stopping_ = false;
   double waited_ = 0;

@@ -90,21 +90,37 @@ class Synthetic final : public Dataset {
 
   void paint(const Texture& texture, double strength, RandomStream& random,
              std::vector<double>& canvas) const {
-    const int side = settings_.image_size;
+    const auto side = static_cast<std::size_t>(settings_.image_size);
     const double shift_x = random.uniform(0.0, 1.0), shift_y = random.uniform(0.0, 1.0);
     for (const Wave& wave : texture) {
-      for (int y = 0; y < side; ++y) {
-        for (int x = 0; x < side; ++x) {
-          const double phase =
-              wave.fx * (x / double(side) + shift_x) + wave.fy * (y / double(side) + shift_y);
-          const double height = strength * std::sin(2.0 * std::numbers::pi * phase);
-          double* pixel = &canvas[(static_cast<std::size_t>(y) * side + x) * 3];
+      // sin(a + b) = sin a cos b + cos a sin b: a sine for each column and row, none for a pixel.
+      const Turns columns = turns_along(wave.fx, shift_x), rows = turns_along(wave.fy, shift_y);
+      for (std::size_t y = 0; y < side; ++y) {
+        for (std::size_t x = 0; x < side; ++x) {
+          const double height =
+              strength * (columns.sin[x] * rows.cos[y] + columns.cos[x] * rows.sin[y]);
+          double* pixel = &canvas[(y * side + x) * 3];
           for (std::size_t channel = 0; channel < 3; ++channel) {
             pixel[channel] += height * wave.amplitude[channel];
           }
         }
       }
     }
+  }
+
+  struct Turns {
+    std::vector<double> sin, cos;
+  };
+
+  /// Sine and cosine of a wave of `frequency` cycles at each place along one side.
+  Turns turns_along(double frequency, double shift) const {
+    Turns turns;
+    for (int i = 0; i < settings_.image_size; ++i) {
+      const double place = static_cast<double>(i) / settings_.image_size + shift;
+      turns.sin.push_back(std::sin(2.0 * std::numbers::pi * frequency * place));
+      turns.cos.push_back(std::cos(2.0 * std::numbers::pi * frequency * place));
+    }
+    return turns;
   }
 
   Settings settings_;

@@ -37,7 +37,6 @@ void ParameterArena::rebuild(Model& model, std::int64_t generation) {
     segment.settings = found->second->settings;
   }
   bind_parameters();
-  cut_chunks();
   for (auto& [name, state] : states_) {
     const at::Tensor old_values = state.values;
     state.values = make_buffer();

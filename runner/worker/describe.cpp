@@ -134,7 +134,10 @@ int describe() {
   const BuildInfo& build = build_info();
   const Value run_example = Value::Table{{"epochs", 1}};
   const json text = {
-      {"run", settings_of(run_example, [](Params& p) { TrainingOptions::read(p); })},
+      {"run",
+       {{{"name", "run"},
+         {"summary", "settings of a run beside its parts"},
+         {"params", settings_of(run_example, [](Params& p) { TrainingOptions::read(p); })}}}},
       {"methods", describe_methods()},
       {"models", describe_models()},
       {"datasets", describe_datasets()},

@@ -48,6 +48,8 @@ SeriesStore::SeriesStore(SQLite::Database& db)
       make_series_(db, "INSERT INTO series(run_id, metric_id, rank) VALUES (?, ?, ?)"),
       put_sample_(db, "INSERT OR REPLACE INTO sample VALUES (?, ?, ?)"),
       get_samples_(db, "SELECT step, value FROM sample WHERE series_id = ? ORDER BY step"),
+      last_samples_(
+          db, "SELECT step, value FROM sample WHERE series_id = ? ORDER BY step DESC LIMIT ?"),
       drop_samples_(db, "DELETE FROM sample WHERE series_id = ? AND step >= ? AND step < ?"),
       count_samples_(db, "SELECT count(*), max(step) FROM sample WHERE series_id = ?"),
       put_chunk_(db,
@@ -139,6 +141,12 @@ void SeriesStore::add(std::int64_t series, const std::vector<CurvePoint>& points
     known = {all.back().step, all[packed - 1].step, all.size() - packed};
     return;
   }
+  if (points.front().step > known.max_step) {  // the usual case for a live spool
+    write_samples(series, points);
+    known.max_step = points.back().step;
+    known.samples += n;
+    return;
+  }
   if (points.front().step <= known.max_chunk_step) dissolve_chunks(series);
   write_samples(series, points);
   states_.erase(series);
@@ -174,16 +182,19 @@ std::vector<CurvePoint> SeriesStore::read(std::int64_t series) {
   return points;
 }
 
-// At least `k` points at the end of the series, if it has as many.
+// The last `k` points, or all if there are fewer.
 std::vector<CurvePoint> SeriesStore::tail(std::int64_t series, std::size_t k) {
   std::vector<CurvePoint> points;
-  if (state(series).samples < k) {
-    rebind(last_chunk_, series);
-    if (last_chunk_.executeStep()) unpack_or_throw(chunk_of(last_chunk_), points);
-    last_chunk_.reset();
-  }
-  read_samples(series, points);
-  return points.size() < k ? read(series) : points;
+  rebind(last_samples_, series, k);
+  while (last_samples_.executeStep())
+    points.push_back({last_samples_.getColumn(0).getInt64(), value_of(last_samples_.getColumn(1))});
+  last_samples_.reset();
+  std::reverse(points.begin(), points.end());
+  if (points.size() == k) return points;
+  points = read(series);
+  if (points.size() > k)
+    points.erase(points.begin(), points.end() - static_cast<std::ptrdiff_t>(k));
+  return points;
 }
 
 std::optional<CurvePoint> SeriesStore::final_point(std::int64_t series, FinalRule rule) {
@@ -191,10 +202,9 @@ std::optional<CurvePoint> SeriesStore::final_point(std::int64_t series, FinalRul
     const std::size_t k = rule == FinalRule::Last ? 1 : kFinalMeanPoints;
     const std::vector<CurvePoint> points = tail(series, k);
     if (points.empty()) return std::nullopt;
-    const std::size_t n = std::min(points.size(), k);
     double sum = 0;
-    for (std::size_t i = points.size() - n; i < points.size(); ++i) sum += points[i].value;
-    return CurvePoint{points.back().step, sum / static_cast<double>(n)};
+    for (const CurvePoint& point : points) sum += point.value;
+    return CurvePoint{points.back().step, sum / static_cast<double>(points.size())};
   }
   std::optional<CurvePoint> best;  // the first of equals; NaN only when there is nothing else
   for (const CurvePoint& point : read(series)) {

@@ -57,7 +57,7 @@ class SeriesStore {
   SQLite::Database& db_;
   std::unordered_map<std::int64_t, State> states_;
   SQLite::Statement find_series_, make_series_;
-  SQLite::Statement put_sample_, get_samples_, drop_samples_, count_samples_;
+  SQLite::Statement put_sample_, get_samples_, last_samples_, drop_samples_, count_samples_;
   SQLite::Statement put_chunk_, get_chunks_, last_chunk_, drop_chunks_;
 };
 

@@ -1,5 +1,6 @@
 #include "results/table_columns.h"
 
+#include <algorithm>
 #include <array>
 
 #include "runner/core/text.h"
@@ -22,10 +23,7 @@ constexpr std::array<BenchFigure, 5> kFigures = {{
 constexpr std::array<std::string_view, 5> kCounts = {"params", "params_m", "macs", "gmacs",
                                                      "tokens_final"};
 
-struct WallTime {
-  std::string_view name, factor;
-};
-constexpr std::array<WallTime, 2> kTimes = {{{"wall_h", "1"}, {"gpu_hours", "world_size"}}};
+constexpr std::array<std::string_view, 2> kTimes = {"wall_h", "gpu_hours"};
 
 // "test" unless the name says otherwise: "holdout/top1", "train/loss", "eval/top1".
 std::string split_of(const std::string& metric) {
@@ -52,29 +50,19 @@ bool find_metric(SQLite::Database& db, TableColumn& column) {
     data.split = split_of(data.name);
     data.final_rule = row.getColumn(4).getString();
   }
-  // CROSS JOIN keeps this order: one lookup in `final` a run of the sweep.
-  const std::string company =
-      "(SELECT max(runs_in_process) FROM attempt a WHERE a.run_id = "
-      "f.run_id AND a.n > 0)";
-  column.sql =
-      cat("SELECT f.run_id, f.value", data.kind == ColumnKind::Timing ? ", " + company : "",
-          " FROM sweep_run sr CROSS JOIN final f ON f.metric_id = ", row.getColumn(0).getInt64(),
-          " AND f.run_id = sr.run_id WHERE sr.sweep_id = ?");
+  column.source = TableColumn::Source::Metric;
+  column.metric_id = row.getColumn(0).getInt64();
   return true;
 }
 
 bool find_time(TableColumn& column) {
-  for (const WallTime& time : kTimes) {
-    if (column.data.name != time.name) continue;
-    column.data.unit = "h";
-    column.data.better = Better::Lower;
-    column.data.kind = ColumnKind::Timing;
-    column.sql = cat("SELECT run_id, sum((end_us - start_us) / 3.6e9 * ", time.factor,
-                     "), max(runs_in_process) FROM sweep_run JOIN attempt USING(run_id) "
-                     "WHERE sweep_id = ? AND n > 0 GROUP BY run_id");
-    return true;
-  }
-  return false;
+  if (std::find(kTimes.begin(), kTimes.end(), column.data.name) == kTimes.end()) return false;
+  column.data.unit = "h";
+  column.data.better = Better::Lower;
+  column.data.kind = ColumnKind::Timing;
+  column.source = TableColumn::Source::Time;
+  column.times_ranks = column.data.name == "gpu_hours";
+  return true;
 }
 
 bool find_bench(TableColumn& column) {
@@ -83,10 +71,10 @@ bool find_bench(TableColumn& column) {
   const std::size_t at = name.find('@');
   const bool train = name.starts_with("train_");
   if (at != std::string_view::npos) {
-    condition = "b.protocol = " + sql_literal(name.substr(at + 1));
+    condition = "protocol = " + sql_literal(name.substr(at + 1));
     name = name.substr(0, at);
   } else {
-    condition = cat("b.protocol ", train ? "" : "NOT ", "LIKE 'train%'");
+    condition = cat("protocol ", train ? "" : "NOT ", "LIKE 'train%'");
   }
   if (train) name.remove_prefix(6);
   for (const BenchFigure& figure : kFigures) {
@@ -94,14 +82,14 @@ bool find_bench(TableColumn& column) {
     column.data.unit = figure.unit;
     column.data.better = figure.better;
     column.data.kind = ColumnKind::Bench;
-    // The newest row of each structure; what must not be mixed makes up the protocol's name.
-    column.sql = cat(
-        "SELECT r.run_id, ", figure.sql,
-        ", b.protocol || coalesce(', ' || device, '') || coalesce(', ' || dtype, '') || "
-        "coalesce(', batch ' || batch, '') || coalesce(', ' || resolution || ' px', ''), spread "
-        "FROM sweep_run sr CROSS JOIN run r USING(run_id) JOIN bench b ON b.bench_id = "
-        "(SELECT max(b.bench_id) FROM bench b WHERE b.structure_hash = r.structure_hash AND ",
-        condition, " AND ", figure.sql, " IS NOT NULL) WHERE sr.sweep_id = ?");
+    column.source = TableColumn::Source::Bench;
+    // What must not be mixed makes up the protocol's name.
+    column.bench_sql =
+        cat("SELECT ", figure.sql,
+            ", protocol || coalesce(', ' || device, '') || coalesce(', ' || dtype, '') || "
+            "coalesce(', batch ' || batch, '') || coalesce(', ' || resolution || ' px', ''), "
+            "spread FROM bench WHERE structure_hash = ? AND ",
+            condition, " AND ", figure.sql, " IS NOT NULL ORDER BY bench_id DESC LIMIT 1");
     return true;
   }
   return false;
@@ -112,8 +100,7 @@ bool find_bench(TableColumn& column) {
 TableColumn find_column(SQLite::Database& db, const std::string& name) {
   TableColumn column;
   column.data.name = name;
-  column.known = find_metric(db, column) || find_time(column) || find_bench(column);
-  if (!column.known) column.sql = "SELECT NULL, NULL WHERE ? IS NULL";
+  if (!find_metric(db, column) && !find_time(column)) find_bench(column);
   return column;
 }
 
@@ -123,7 +110,7 @@ std::vector<std::string> bench_column_names() {
     names.emplace_back(figure.name);
     names.push_back(cat("train_", figure.name));
   }
-  for (const WallTime& time : kTimes) names.emplace_back(time.name);
+  names.insert(names.end(), kTimes.begin(), kTimes.end());
   return names;
 }
 

@@ -10,12 +10,13 @@ namespace ablate {
 
 /// Where the numbers of one table column come from.
 struct TableColumn {
+  enum class Source { Unknown, Metric, Time, Bench };
   ColumnData data;
-  bool known = false;  ///< a metric that has been logged, or a name of our own
-  double scale = 1;
-  /// One parameter, the sweep's id. Rows are (run_id, value) for metrics, (run_id, value, runs in
-  /// its process) for Timing, (run_id, value, protocol, spread) for Bench.
-  std::string sql;
+  Source source = Source::Unknown;
+  std::int64_t metric_id = 0;  ///< Metric
+  bool times_ranks = false;    ///< Time: of all ranks together
+  /// Bench: (value, protocol, spread) of the newest row of a structure; its hash is the parameter.
+  std::string bench_sql;
 };
 
 /// Looks a column up by its name (see query_table).

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <unordered_map>
 
-#include "results/number_format.h"
 #include "results/sqlite.h"
 #include "results/table_columns.h"
 #include "runner/core/error.h"
@@ -214,12 +213,18 @@ void TableQuery::read_column(std::size_t index, const TableColumn& column) {
 // Names the content the table was made from, wherever the file lies.
 std::string TableQuery::hash() const {
   std::string text;
+  const auto add = [&](auto number) {
+    text.append(reinterpret_cast<const char*>(&number), sizeof number);
+  };
   for (const RowData& row : data.rows) {
     text += row.label + '\n';
     for (const CellData& cell : row.cells) {
-      for (const SeedValue& value : cell.values)
-        text += cat(value.seed, '=', full_precision(value.value), ' ');
-      text += cat(cell.diverged, ' ', cell.missing, '\n');
+      for (const SeedValue& value : cell.values) {
+        add(value.seed);
+        add(value.value);
+      }
+      add(cell.diverged);
+      add(cell.missing);
     }
   }
   return hash128_hex(text);

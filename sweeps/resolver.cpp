@@ -1,5 +1,6 @@
 #include "sweeps/resolver.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -86,13 +87,17 @@ ResolvedRun parse_run(const json& entry) {
   return run;
 }
 
-/// Every message once: the same mistake usually sits in all seeds of a row.
+/// Every message once: the same mistake usually sits in all seeds of a row. Children of a run with
+/// an error have one because of it, and are passed over.
 [[noreturn]] void throw_errors(const std::vector<Draft>& drafts, const json& runs) {
   std::vector<std::string> messages;
   std::set<std::string> seen;
   for (std::size_t i = 0; i < runs.size(); ++i) {
     const auto error = runs[i].find("error");
-    if (error == runs[i].end()) continue;
+    const bool inherited = std::any_of(
+        drafts[i].parents.begin(), drafts[i].parents.end(),
+        [&](const DraftParent& parent) { return runs[parent.draft].contains("error"); });
+    if (error == runs[i].end() || inherited) continue;
     const std::string text = error->get<std::string>();
     if (!seen.insert(text).second) continue;
     messages.push_back(cat(text, "\n  in variant \"", drafts[i].label, "\""));

@@ -51,11 +51,14 @@ void check_train(const Workspace& workspace, Findings& findings) {
     const json build = describe_train_program(workspace).value("build", json::object());
     findings.push_back({Verdict::Good, "ablate-train", workspace.train_program.string(), ""});
     findings.push_back({Verdict::Good, "LibTorch", text_field(build, "torch"), ""});
-    const std::string cuda = text_field(build, "cuda");
-    const bool has_cuda = !cuda.empty() && cuda != "false";
-    findings.push_back({has_cuda ? Verdict::Good : Verdict::Note, "CUDA kernels, NCCL",
-                        has_cuda ? cuda : "not compiled in",
-                        has_cuda ? "" : "CPU only; with nvcc in PATH build again for GPUs"});
+    const std::string fix = "CPU only; with nvcc (and NCCL) present build again for GPUs";
+    const auto feature = [&](const char* what, const char* key, const std::string& found) {
+      const bool there = build.value(key, false);
+      findings.push_back({there ? Verdict::Good : Verdict::Note, what,
+                          there ? found : "not compiled in", there ? "" : fix});
+    };
+    feature("CUDA kernels", "has_cuda", text_field(build, "cuda"));
+    feature("NCCL", "has_nccl", "compiled in");
   } catch (const Error& error) {
     findings.push_back({Verdict::Bad, "ablate-train", error.what(), "build it again"});
   }

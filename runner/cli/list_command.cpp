@@ -43,16 +43,29 @@ void print_sweeps(const Workspace& workspace) {
   print(grid);
 }
 
+std::string text_of(const json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+void print_settings(const json& params) {
+  Grid grid = {{"setting", "type", "default", "accepted", ""}};
+  for (const json& param : params) {
+    const auto field = [&](const char* key) { return text_of(param.value(key, json(""))); };
+    const std::string fallback = field("default");
+    grid.push_back({field("key"), field("type"), fallback.empty() ? "required" : fallback,
+                    field("bounds"), field("help")});
+  }
+  print(grid, "  ");
+}
+
+/// Things with names, or (the keys of a run table) settings.
 void print_kind(const json& list) {
+  if (!list.empty() && list[0].contains("key")) return print_settings(list);
   Grid grid;
   for (const json& entry : list) {
     grid.push_back({entry.at("name").get<std::string>(), entry.value("summary", "")});
   }
   print(grid, "  ");
-}
-
-std::string text_of(const json& value) {
-  return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
 void print_entry(const json& entry) {
@@ -65,14 +78,7 @@ void print_entry(const json& entry) {
   const json params = entry.value("params", json::array());
   if (params.empty()) return;
   std::cout << "\n";
-  Grid grid = {{"setting", "type", "default", "accepted", ""}};
-  for (const json& param : params) {
-    const auto field = [&](const char* key) { return text_of(param.value(key, json(""))); };
-    const std::string fallback = field("default");
-    grid.push_back({field("key"), field("type"), fallback.empty() ? "required" : fallback,
-                    field("bounds"), field("help")});
-  }
-  print(grid, "  ");
+  print_settings(params);
 }
 
 int run(const Options& options, const GlobalOptions& globals) {
@@ -101,7 +107,7 @@ int run(const Options& options, const GlobalOptions& globals) {
   }
   std::vector<std::string> names;
   for (const json& entry : list) {
-    names.push_back(entry.at("name").get<std::string>());
+    names.push_back(entry.value("name", ""));
     if (names.back() != options.name) continue;
     print_entry(entry);
     return 0;

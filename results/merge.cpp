@@ -32,6 +32,7 @@ class Merge {
     copy_runs();
     copy_attempts();
     copy_numbers();
+    copy_bench();
     copy_sweeps();
     db_.exec("DROP TABLE temp.plan");
   }
@@ -45,6 +46,7 @@ class Merge {
   void copy_runs();
   void copy_attempts();
   void copy_numbers();
+  void copy_bench();
   void copy_sweeps();
 
   SQLite::Database& db_;
@@ -224,6 +226,13 @@ INSERT INTO main.declared_final(run_id, metric_id, value, step)
 INSERT INTO main.sample_bits
   SELECT p.here, r.dataset_id, b.kind, b.step, b.n, b.bits FROM src.sample_bits b
   JOIN temp.plan p ON p.there = b.run_id AND p.take JOIN main.run r ON r.run_id = p.here;
+DROP TABLE temp.metric_map;
+DROP TABLE temp.series_map;
+)sql");
+}
+
+void Merge::copy_bench() {
+  db_.exec(R"sql(
 INSERT OR IGNORE INTO main.bench(structure_hash, baseline_hash, toolchain_id, machine_id, protocol,
     device, dtype, batch, resolution, images_per_s, p50_ms, p99_ms, peak_bytes, joules_per_image,
     macs, params, reps, spread, origin)
@@ -234,8 +243,6 @@ INSERT OR IGNORE INTO main.bench(structure_hash, baseline_hash, toolchain_id, ma
   LEFT JOIN main.toolchain dt ON dt.hash = st.hash
   LEFT JOIN src.machine sm ON sm.machine_id = b.machine_id
   LEFT JOIN main.machine dm ON dm.hash = sm.hash WHERE b.origin IS NOT NULL;
-DROP TABLE temp.metric_map;
-DROP TABLE temp.series_map;
 )sql");
 }
 
@@ -243,8 +250,9 @@ DROP TABLE temp.series_map;
 void Merge::copy_sweeps() {
   db_.exec(R"sql(
 CREATE TEMP TABLE sweep_map AS SELECT s.sweep_id there, CASE WHEN d.sweep_id IS NULL OR
-    d.spec_hash = s.spec_hash THEN s.name ELSE s.name || ' (' || substr(s.spec_hash, 1, 8) || ')' END
-    AS name FROM src.sweep s LEFT JOIN main.sweep d USING(name);
+    d.spec_hash = s.spec_hash THEN s.name
+    ELSE s.name || ' (' || substr(s.spec_hash, 1, 8) || ')' END AS name
+    FROM src.sweep s LEFT JOIN main.sweep d USING(name);
 INSERT OR IGNORE INTO main.sweep(name, spec_toml, spec_hash, created_us)
   SELECT m.name, s.spec_toml, s.spec_hash, s.created_us FROM src.sweep s
   JOIN temp.sweep_map m ON m.there = s.sweep_id;

@@ -56,7 +56,7 @@ struct Points {
 };
 
 /// A rare, human-readable fact: surgery, prune, resume, hang report. `body` is JSON text. The one
-/// of kind "finalized" names the "structure_hash" of the finished model: bench rows are found by it.
+/// of kind "finalized" names the finished model's "structure_hash": bench rows are found by it.
 struct Event {
   std::int64_t step = 0;
   std::int64_t t_us = 0;

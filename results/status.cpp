@@ -161,6 +161,26 @@ std::vector<RunDetail::Relative> relatives_of(SQLite::Database& db, std::int64_t
       });
 }
 
+std::vector<RegisteredRun::Method> methods_of(SQLite::Database& db, std::int64_t variant) {
+  return collect<RegisteredRun::Method>(
+      prepare(db,
+              "SELECT name, origin = 'parent' FROM variant_method WHERE variant_id = ? "
+              "ORDER BY position",
+              variant),
+      [](SQLite::Statement& row) {
+        return RegisteredRun::Method{text(row, 0), row.getColumn(1).getInt() != 0};
+      });
+}
+
+std::vector<std::string> sweeps_of(SQLite::Database& db, std::int64_t run) {
+  return collect<std::string>(
+      prepare(
+          db,
+          "SELECT name FROM sweep_run JOIN sweep USING(sweep_id) WHERE run_id = ? ORDER BY name",
+          run),
+      [](SQLite::Statement& row) { return text(row, 0); });
+}
+
 }  // namespace
 
 std::vector<RunLine> sweep_runs(ResultStore& store, const std::string& sweep) {
@@ -208,20 +228,8 @@ RunDetail describe_run(ResultStore& store, const std::string& run_uid) {
     const std::int64_t run = row.getColumn(0).getInt64();
     detail.config_json = text(row, 2);
     detail.images_seen = integer_or_null(row.getColumn(3));
-    detail.methods = collect<RegisteredRun::Method>(
-        prepare(db,
-                "SELECT name, origin = 'parent' FROM variant_method WHERE variant_id = ? "
-                "ORDER BY position",
-                row.getColumn(1).getInt64()),
-        [](SQLite::Statement& m) {
-          return RegisteredRun::Method{text(m, 0), m.getColumn(1).getInt() != 0};
-        });
-    detail.sweeps = collect<std::string>(
-        prepare(db,
-                "SELECT name FROM sweep_run JOIN sweep USING(sweep_id) WHERE run_id = ? "
-                "ORDER BY name",
-                run),
-        [](SQLite::Statement& s) { return text(s, 0); });
+    detail.methods = methods_of(db, row.getColumn(1).getInt64());
+    detail.sweeps = sweeps_of(db, run);
     detail.parents = relatives_of(db, run, "run_id", "parent_id");
     detail.children = relatives_of(db, run, "parent_id", "run_id");
     detail.attempts = attempts_of(db, run);

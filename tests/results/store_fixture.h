@@ -13,6 +13,7 @@
 #include "results/store.h"
 #include "runner/core/hash.h"
 #include "runner/core/text.h"
+#include "tests/support/temp_folder.h"
 
 namespace ablate::test {
 
@@ -32,6 +33,24 @@ inline RegisteredRun make_run(const std::string& uid, const std::string& config 
   run.images_seen = 1000;
   return run;
 }
+
+/// A database with runs, in its own folder unless a file is named.
+struct Database {
+  explicit Database(const std::vector<std::string>& runs = {"r"}) : store(folder / "own.db") {
+    add(runs);
+  }
+  explicit Database(const std::filesystem::path& file, const std::vector<std::string>& runs = {"r"})
+      : store(file) {
+    add(runs);
+  }
+  void add(const std::vector<std::string>& runs) {
+    std::uint64_t seed = 0;
+    for (const std::string& uid : runs)
+      store.register_runs(std::vector{make_run(uid, "c", seed++)});
+  }
+  TempFolder folder;
+  ResultStore store;
+};
 
 /// The bytes of a spool file, without a writer's thread.
 class SpoolBytes {

@@ -264,7 +264,8 @@ const Registry<MethodInfo>::Add added{{
                                .params = R"(name = "nose"
 remove = 1
 samples = 32
-dilution_epochs = 1)",
+dilution_epochs = 1
+dilution_per = "step")",
                                .model_params = R"(image_size = 16
 patch_size = 4
 embed_dim = 16

@@ -36,7 +36,7 @@ constexpr std::array<ElementType, 6> kTypes = {{{"F64", at::kDouble, 8},
 // The limit of the format's own implementation, against absurd lengths of files of another kind.
 constexpr std::uint64_t kLongestHeader = 100'000'000;
 
-[[noreturn]] void refuse(const std::filesystem::path& file, const std::string& what) {
+[[noreturn]] void refuse_file(const std::filesystem::path& file, const std::string& what) {
   throw Error(cat(file.string(), ": not a valid safetensors file: ", what));
 }
 
@@ -45,8 +45,8 @@ const ElementType& element_type(const std::filesystem::path& file, const std::st
   for (const ElementType& type : kTypes) {
     if (name == type.name) return type;
   }
-  refuse(file, cat("tensor \"", tensor, "\" has type ", name,
-                   ", accepted: F64, F32, F16, BF16, I64, U8"));
+  refuse_file(file, cat("tensor \"", tensor, "\" has type ", name,
+                        ", accepted: F64, F32, F16, BF16, I64, U8"));
 }
 
 /// Number of elements, or nothing when it does not fit.
@@ -68,7 +68,7 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& file) : path_(file
     read_header();
   } catch (const nlohmann::json::exception& error) {
     ::munmap(const_cast<char*>(bytes_), size_);
-    refuse(path_, cat("header: ", error.what()));
+    refuse_file(path_, cat("header: ", error.what()));
   } catch (...) {
     ::munmap(const_cast<char*>(bytes_), size_);
     throw;
@@ -87,7 +87,7 @@ void SafetensorsFile::map() {
       size_ >= 8 ? ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0) : MAP_FAILED;
   const int reason = errno;
   ::close(descriptor);
-  if (known && size_ < 8) refuse(path_, cat(size_, " bytes are too few for a header"));
+  if (known && size_ < 8) refuse_file(path_, cat(size_, " bytes are too few for a header"));
   if (mapped == MAP_FAILED) throw_file_error(path_, "cannot map", reason);
   bytes_ = static_cast<const char*>(mapped);
 }
@@ -96,7 +96,7 @@ void SafetensorsFile::read_header() {
   std::uint64_t length = 0;
   std::memcpy(&length, bytes_, sizeof length);
   if (length > size_ - 8 || length > kLongestHeader) {
-    refuse(path_, cat("a header of ", length, " bytes in a file of ", size_));
+    refuse_file(path_, cat("a header of ", length, " bytes in a file of ", size_));
   }
   data_ = 8 + length;
   const auto header = nlohmann::json::parse(bytes_ + 8, bytes_ + data_);
@@ -110,14 +110,14 @@ void SafetensorsFile::read_header() {
     Entry entry{type.type, fields.at("shape").get<std::vector<std::int64_t>>(), offsets[0],
                 offsets[1]};
     if (entry.begin > entry.end || entry.end > size_ - data_) {
-      refuse(path_, cat("tensor \"", name, "\" lies at bytes ", entry.begin, " to ", entry.end,
-                        " of ", size_ - data_, " (truncated?)"));
+      refuse_file(path_, cat("tensor \"", name, "\" lies at bytes ", entry.begin, " to ", entry.end,
+                             " of ", size_ - data_, " (truncated?)"));
     }
     const auto count = element_count(entry.shape);
     const std::uint64_t held = entry.end - entry.begin;
     if (!count || held % type.bytes != 0 || held / type.bytes != *count) {
-      refuse(path_, cat("tensor \"", name, "\" of shape (", join(entry.shape), ") and type ",
-                        type.name, " has ", held, " bytes"));
+      refuse_file(path_, cat("tensor \"", name, "\" of shape (", join(entry.shape), ") and type ",
+                             type.name, " has ", held, " bytes"));
     }
     entries_.emplace(name, std::move(entry));
   }

@@ -10,15 +10,15 @@ namespace ablate {
 
 namespace {
 
-[[noreturn]] void refuse(const Edit& edit, const std::string& reason) {
+[[noreturn]] void refuse_edit(const Edit& edit, const std::string& reason) {
   throw Error(cat("cannot ", describe(edit), ": ", reason));
 }
 
 Block& find_block(Model& model, int index, const Edit& edit) {
   const std::vector<Block*> blocks = model.blocks();
   const int count = static_cast<int>(blocks.size());
-  if (count == 0) refuse(edit, "the model has no transformer blocks");
-  if (index < 0 || index >= count) refuse(edit, cat("the model has blocks 0 to ", count - 1));
+  if (count == 0) refuse_edit(edit, "the model has no transformer blocks");
+  if (index < 0 || index >= count) refuse_edit(edit, cat("the model has blocks 0 to ", count - 1));
   return *blocks[static_cast<std::size_t>(index)];
 }
 
@@ -30,16 +30,18 @@ bool reducer_needs_keys(const Block& block) {
 // graphs are stale afterwards.
 
 bool perform(Block& block, const MarkRetiring& edit) {
-  if (!block.mixer()) refuse(edit, "its attention has been removed");
-  if (block.retiring()) refuse(edit, "it is so already");
-  if (reducer_needs_keys(block)) refuse(edit, "its token reducer needs the keys of this attention");
+  if (!block.mixer()) refuse_edit(edit, "its attention has been removed");
+  if (block.retiring()) refuse_edit(edit, "it is so already");
+  if (reducer_needs_keys(block))
+    refuse_edit(edit, "its token reducer needs the keys of this attention");
   block.set_retiring(true);
   return false;
 }
 
 bool perform(Block& block, const RemoveMixer& edit) {
-  if (!block.mixer()) refuse(edit, "it has been removed before");
-  if (reducer_needs_keys(block)) refuse(edit, "its token reducer needs the keys of this attention");
+  if (!block.mixer()) refuse_edit(edit, "it has been removed before");
+  if (reducer_needs_keys(block))
+    refuse_edit(edit, "its token reducer needs the keys of this attention");
   block.remove_mixer();
   return true;
 }
@@ -47,23 +49,24 @@ bool perform(Block& block, const RemoveMixer& edit) {
 bool perform(Block& block, const SetGains& edit) {
   const ResidualGains old = block.attention_gains();
   if (old.skip == edit.skip && old.branch == edit.branch)
-    refuse(edit, "it has these gains already");
+    refuse_edit(edit, "it has these gains already");
   if (!block.mixer() && edit.branch != 0.0) {
-    refuse(edit, "its attention has been removed, so the branch gain must be 0");
+    refuse_edit(edit, "its attention has been removed, so the branch gain must be 0");
   }
   block.set_attention_gains({edit.skip, edit.branch});
   return (old.branch == 0.0) != (edit.branch == 0.0);
 }
 
 bool perform(Block& block, const InsertReducer& edit) {
-  if (block.reducer()) refuse(edit, "the block has a token reducer already");
+  if (block.reducer()) refuse_edit(edit, "the block has a token reducer already");
   Params params(edit.params, cat("reducer ", edit.reducer));
   auto reducer = Registry<TokenReducerInfo>::get(edit.reducer).make(params);
   params.finish();
   if (reducer->needs_keys()) {
-    if (!block.mixer()) refuse(edit, "its attention has been removed, and the reducer needs keys");
-    if (!block.mixer()->provides_keys()) refuse(edit, "its token mixer provides no keys");
-    if (block.retiring()) refuse(edit, "its attention is going to be removed");
+    if (!block.mixer())
+      refuse_edit(edit, "its attention has been removed, and the reducer needs keys");
+    if (!block.mixer()->provides_keys()) refuse_edit(edit, "its token mixer provides no keys");
+    if (block.retiring()) refuse_edit(edit, "its attention is going to be removed");
   }
   block.set_reducer(std::move(reducer));
   return true;

@@ -14,20 +14,12 @@ namespace {
 
 using test::golden_images;
 using test::golden_vit;
+using test::largest_difference;
+using test::logits_of;
 using test::make_model;
 using test::message_of;
 using test::parameter_count;
 using test::wavy_images;
-
-at::Tensor run(Model& model, const at::Tensor& images) {
-  const at::NoGradGuard no_grad;
-  ForwardState state;
-  return model.forward(images, state);
-}
-
-double largest_difference(const at::Tensor& a, const at::Tensor& b) {
-  return (a - b).abs().max().item<double>();
-}
 
 // The golden model with the attention of block 1 removed, computed apart.
 TEST(RemoveMixer, WithDoublingGivesThePublishedLogits) {
@@ -38,9 +30,9 @@ TEST(RemoveMixer, WithDoublingGivesThePublishedLogits) {
   const auto model = golden_vit();
   Surgeon surgeon(*model);
   surgeon.apply(SetGains{1, 2, 0});
-  const at::Tensor diluted = run(*model, golden_images());
+  const at::Tensor diluted = logits_of(*model, golden_images());
   surgeon.apply(RemoveMixer{1});
-  const at::Tensor removed = run(*model, golden_images());
+  const at::Tensor removed = logits_of(*model, golden_images());
   EXPECT_LT(largest_difference(removed.flatten(), expected), 2e-10);
   EXPECT_TRUE(at::equal(diluted, removed));
   for (const auto& item : model->named_parameters()) {
@@ -73,20 +65,20 @@ TEST(RemoveMixer, LeavesThePublishedParameterCounts) {
 
 TEST(SetGains, OfTheEndsAreThePlainAndTheShrunkBlockBitForBit) {
   const auto model = golden_vit();
-  const at::Tensor plain = run(*model, golden_images());
+  const at::Tensor plain = logits_of(*model, golden_images());
   Surgeon surgeon(*model);
   surgeon.apply(SetGains{0, 1.5, 0.5});
-  const at::Tensor halfway = run(*model, golden_images());
+  const at::Tensor halfway = logits_of(*model, golden_images());
   EXPECT_GT(largest_difference(plain, halfway), 1e-3);
   surgeon.apply(SetGains{0, 1, 1});
-  EXPECT_TRUE(at::equal(plain, run(*model, golden_images())));
+  EXPECT_TRUE(at::equal(plain, logits_of(*model, golden_images())));
   EXPECT_TRUE(surgeon.edits().empty());
 
   // Continuous at the end of dilution: no jump when the branch is dropped.
   surgeon.apply(SetGains{0, 2 - 1e-6, 1e-6});
-  const at::Tensor nearly = run(*model, golden_images());
+  const at::Tensor nearly = logits_of(*model, golden_images());
   surgeon.apply(SetGains{0, 2, 0});
-  EXPECT_LT(largest_difference(nearly, run(*model, golden_images())), 1e-5);
+  EXPECT_LT(largest_difference(nearly, logits_of(*model, golden_images())), 1e-5);
 }
 
 TEST(SetGains, InterpolatesBetweenBranchAndIdentity) {
@@ -138,7 +130,7 @@ TEST(Surgeon, KeepsTheEditsThatMakeThePresentStructure) {
   Surgeon replay(*copy);
   for (const Edit& edit : surgeon.edits()) replay.apply(edit_from_json(to_json(edit)));
   EXPECT_EQ(replay.edits(), surgeon.edits());
-  EXPECT_TRUE(at::equal(run(*copy, golden_images()), run(*model, golden_images())));
+  EXPECT_TRUE(at::equal(logits_of(*copy, golden_images()), logits_of(*model, golden_images())));
 }
 
 TEST(Surgeon, RefusesWhatChangesNothingOrHasNoPlace) {
@@ -263,7 +255,7 @@ TEST(Fold, RemovesDoublingsBitForBit) {
       surgeon.apply(RemoveMixer{block});
     }
     const at::Tensor images = wavy_images(2, 16, type);
-    const at::Tensor doubled = run(*model, images);
+    const at::Tensor doubled = logits_of(*model, images);
     const Fold fold = fold_doublings(*model);
     EXPECT_EQ(fold.scale, 8);
     EXPECT_DOUBLE_EQ(fold.norm_eps.at("blocks.0.norm2"), 1e-6 / 4);
@@ -271,7 +263,7 @@ TEST(Fold, RemovesDoublingsBitForBit) {
     EXPECT_DOUBLE_EQ(fold.norm_eps.at("norm"), 1e-6 / 64);
     EXPECT_FALSE(fold.norm_eps.contains("blocks.0.norm1"));
     for (const Block* block : model->blocks()) EXPECT_EQ(block->attention_gains().skip, 1.0);
-    EXPECT_TRUE(at::equal(run(*model, images), doubled));
+    EXPECT_TRUE(at::equal(logits_of(*model, images), doubled));
     EXPECT_TRUE(fold_doublings(*model).norm_eps.empty());
   }
 }

@@ -12,15 +12,12 @@
 namespace ablate {
 namespace {
 
+using test::largest_difference;
 using test::make_model;
 using test::message_of;
 using test::parameter_count;
 using test::run_ranks;
 using test::wavy_images;
-
-double largest_difference(const at::Tensor& a, const at::Tensor& b) {
-  return (a - b).abs().max().item<double>();
-}
 
 // torchvision's counts, and those of the CIFAR bottleneck networks of layer-attention papers.
 TEST(ResNet, HasThePublishedParameterCounts) {

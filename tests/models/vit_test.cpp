@@ -12,6 +12,7 @@ namespace {
 
 using test::golden_images;
 using test::golden_vit;
+using test::logits_of;
 using test::make_model;
 using test::message_of;
 using test::parameter_count;
@@ -23,12 +24,6 @@ std::vector<std::string> parameter_names(const torch::nn::Module& module) {
   return names;
 }
 
-at::Tensor run(Model& model, const at::Tensor& images) {
-  const at::NoGradGuard no_grad;
-  ForwardState state;
-  return model.forward(images, state);
-}
-
 // timm 0.3.2 computed these.
 TEST(VisionTransformer, GivesTheLogitsOfTimm) {
   const at::Tensor expected =
@@ -36,10 +31,10 @@ TEST(VisionTransformer, GivesTheLogitsOfTimm) {
                   -0.6785847024, -0.1597004896, -0.1003812609, -0.5625720386, 0.6592813717},
                  at::kDouble);
   const auto model = golden_vit();
-  const at::Tensor logits = run(*model, golden_images());
+  const at::Tensor logits = logits_of(*model, golden_images());
   EXPECT_LT((logits.flatten() - expected).abs().max().item<double>(), 2e-10);
   model->to(at::kFloat);
-  const at::Tensor single = run(*model, golden_images().to(at::kFloat));
+  const at::Tensor single = logits_of(*model, golden_images().to(at::kFloat));
   EXPECT_LT((single.flatten().to(at::kDouble) - expected).abs().max().item<double>(), 1e-5);
 }
 
@@ -101,11 +96,11 @@ TEST(VisionTransformer, DistilledReturnsBothHeadsInTrainingAndTheirMeanOtherwise
   model->initialize(3);
   const at::Tensor images = wavy_images(2, 32);
   model->train();
-  const at::Tensor both = run(*model, images);
+  const at::Tensor both = logits_of(*model, images);
   ASSERT_EQ(both.sizes(), (std::vector<std::int64_t>{2, 2, 7}));
   EXPECT_GT((both.select(1, 0) - both.select(1, 1)).abs().max().item<double>(), 1e-4);
   model->eval();
-  EXPECT_TRUE(at::allclose(run(*model, images), both.mean(1)));
+  EXPECT_TRUE(at::allclose(logits_of(*model, images), both.mean(1)));
 }
 
 TEST(VisionTransformer, FeaturesAreTheInputOfTheHead) {
@@ -116,7 +111,7 @@ TEST(VisionTransformer, FeaturesAreTheInputOfTheHead) {
   const auto parameters = model->named_parameters();
   const at::Tensor logits =
       at::linear(features, parameters["head.weight"], parameters["head.bias"]);
-  EXPECT_TRUE(at::equal(logits, run(*model, golden_images())));
+  EXPECT_TRUE(at::equal(logits, logits_of(*model, golden_images())));
 }
 
 TEST(VisionTransformer, TapsKeepNamedTensorsAndLeaveTheLogits) {
@@ -125,7 +120,7 @@ TEST(VisionTransformer, TapsKeepNamedTensorsAndLeaveTheLogits) {
   ForwardState state;
   state.taps = {{"blocks.0", {}}, {"blocks.1.attn", {}}, {"blocks.1.mlp", {}}, {"blocks.1", {}}};
   const at::Tensor logits = model->forward(golden_images(), state);
-  EXPECT_TRUE(at::equal(logits, run(*model, golden_images())));
+  EXPECT_TRUE(at::equal(logits, logits_of(*model, golden_images())));
   const at::Tensor sum =
       state.taps["blocks.0"] + state.taps["blocks.1.attn"] + state.taps["blocks.1.mlp"];
   EXPECT_LT((sum - state.taps["blocks.1"]).abs().max().item<double>(), 1e-12);

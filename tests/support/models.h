@@ -59,6 +59,17 @@ inline at::Tensor wavy_images(std::int64_t batch, std::int64_t side,
   return ((0.013 * k + 0.2).sin() + 0.5 * (0.37 * k).cos()).view({batch, 3, side, side}).to(type);
 }
 
+/// One pass without gradients, in the mode the model is in.
+inline at::Tensor logits_of(Model& model, const at::Tensor& images) {
+  const at::NoGradGuard no_grad;
+  ForwardState state;
+  return model.forward(images, state);
+}
+
+inline double largest_difference(const at::Tensor& a, const at::Tensor& b) {
+  return (a - b).abs().max().item<double>();
+}
+
 inline std::int64_t parameter_count(const torch::nn::Module& module) {
   std::int64_t count = 0;
   for (const at::Tensor& parameter : module.parameters()) count += parameter.numel();

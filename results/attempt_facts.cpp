@@ -21,9 +21,10 @@ const std::vector<std::string> kMachine = {
 const std::vector<std::string> kEnvironment = {"world_size", "micro_batch",     "grad_accum",
                                                "threads",    "runs_in_process", "slurm_job"};
 const std::vector<std::string> kBench = {
-    "structure_hash", "baseline_hash", "protocol", "device", "dtype",      "batch",
-    "resolution",     "images_per_s",  "p50_ms",   "p99_ms", "peak_bytes", "joules_per_image",
-    "macs",           "params",        "reps",     "spread"};
+    "structure_hash", "baseline_hash", "protocol",    "device", "dtype",      "batch",
+    "resolution",     "images_per_s",  "p50_ms",      "p99_ms", "peak_bytes", "joules_per_image",
+    "macs",           "params",        "reps",        "spread", "threads",    "max_batch",
+    "memory_budget",  "ratio",         "ratio_spread"};
 const std::vector<std::string> kData = {"n", "fingerprint"};
 const std::vector<std::string> kLineage = {"init", "teacher"};
 

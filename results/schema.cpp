@@ -52,7 +52,19 @@ GROUP BY 1,2 HAVING toolchains>1 OR worlds>1;
 )sql");
 }
 
-constexpr Migration kMigrations[] = {migration_1, migration_2};
+// "Working load" (the largest batch within a byte budget) and the speed against a baseline that was
+// measured in turns with it.
+void migration_3(SQLite::Database& db) {
+  db.exec(R"sql(
+ALTER TABLE bench ADD COLUMN threads INTEGER;
+ALTER TABLE bench ADD COLUMN max_batch INTEGER;
+ALTER TABLE bench ADD COLUMN memory_budget INTEGER;
+ALTER TABLE bench ADD COLUMN ratio REAL;
+ALTER TABLE bench ADD COLUMN ratio_spread REAL;
+)sql");
+}
+
+constexpr Migration kMigrations[] = {migration_1, migration_2, migration_3};
 
 int pragma(SQLite::Database& db, const char* name) {
   return db.execAndGet(cat("PRAGMA ", name)).getInt();

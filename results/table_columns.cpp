@@ -11,13 +11,18 @@ namespace {
 struct BenchFigure {
   std::string_view name, sql, unit;
   Better better;
+  std::string_view condition = "''";  ///< what must not be mixed besides the protocol
 };
-constexpr std::array<BenchFigure, 5> kFigures = {{
+constexpr std::array<BenchFigure, 7> kFigures = {{
     {"images_per_s", "images_per_s", "1/s", Better::Higher},
     {"p50_ms", "p50_ms", "ms", Better::Lower},
     {"p99_ms", "p99_ms", "ms", Better::Lower},
     {"peak_mem_mib", "peak_bytes / 1048576.0", "MiB", Better::Lower},
     {"joules_per_image", "joules_per_image", "J", Better::Lower},
+    {"max_batch", "max_batch", "", Better::Higher,
+     "coalesce(', within ' || (memory_budget / 1048576) || ' MiB', '')"},
+    {"speedup", "ratio", "", Better::Higher,
+     "', against structure ' || substr(baseline_hash, 1, 8)"},
 }};
 
 constexpr std::array<std::string_view, 5> kCounts = {"params", "params_m", "macs", "gmacs",
@@ -87,9 +92,9 @@ bool find_bench(TableColumn& column) {
     column.bench_sql =
         cat("SELECT ", figure.sql,
             ", protocol || coalesce(', ' || device, '') || coalesce(', ' || dtype, '') || "
-            "coalesce(', batch ' || batch, '') || coalesce(', ' || resolution || ' px', ''), "
-            "spread FROM bench WHERE structure_hash = ? AND ",
-            condition, " AND ", figure.sql, " IS NOT NULL ORDER BY bench_id DESC LIMIT 1");
+            "coalesce(', batch ' || batch, '') || coalesce(', ' || resolution || ' px', '') || ",
+            figure.condition, ", spread FROM bench WHERE structure_hash = ? AND ", condition,
+            " AND ", figure.sql, " IS NOT NULL ORDER BY bench_id DESC LIMIT 1");
     return true;
   }
   return false;

@@ -10,9 +10,10 @@ namespace ablate {
 
 /// Everything a table of one sweep is built from, out of the database. Columns are
 /// - names of metrics, as in table `final` ("top1", "params_m", "gmacs");
-/// - figures of bench jobs: images_per_s, p50_ms, p99_ms, peak_mem_mib, joules_per_image, under the
-///   newest protocol that has been run; "train_" before them takes those of protocols that begin
-///   with "train"; "@protocol" behind them names one;
+/// - figures of bench jobs: images_per_s, p50_ms, p99_ms, peak_mem_mib, joules_per_image, max_batch
+///   (within the byte budget of the job), speedup (against its baseline), under the newest protocol
+///   that has been run; "train_" before them takes those of protocols that begin with "train";
+///   "@protocol" behind them names one;
 /// - wall_h and gpu_hours: time of all attempts of a run.
 /// Throws SpecError for an unknown sweep, and for an unknown column once a run is done.
 TableData query_table(ResultStore& store, const std::string& sweep, const TableSpec& spec,

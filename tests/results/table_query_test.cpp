@@ -55,6 +55,11 @@ class TableQueryTest : public testing::Test {
       bench("train-v1", 30, 1 << 22);
     }
     if (run == "b0") bench("infer-v2", 150, 1 << 20);
+    // Working load against a common baseline; the byte budget is part of the protocol.
+    spool.add(BenchNote{cat(R"({"structure_hash": ")", structure,
+                            R"(", "protocol": "train-v1", "max_batch": 75, "memory_budget": )",
+                            run.starts_with("b") ? 4 << 20 : 2 << 20,
+                            R"(, "ratio": 1.25, "baseline_hash": "0123456789"})")});
     spool.outcome(state, 9).write(folder.path());
   }
 
@@ -67,6 +72,15 @@ class TableQueryTest : public testing::Test {
   TempFolder folder;
   ResultStore store;
 };
+
+TEST_F(TableQueryTest, WorkingLoadsOfDifferentBudgetsAreDifferentProtocols) {
+  const TableData data = table({"train_max_batch", "train_speedup"});
+  EXPECT_EQ(data.rows[0].cells[0].values.at(0).value, 75);
+  EXPECT_EQ(data.rows[0].cells[0].protocol, "train-v1, within 2 MiB");
+  EXPECT_EQ(data.rows[1].cells[0].protocol, "train-v1, within 4 MiB");
+  EXPECT_EQ(data.rows[0].cells[1].values.at(0).value, 1.25);
+  EXPECT_EQ(data.rows[0].cells[1].protocol, "train-v1, against structure 01234567");
+}
 
 TEST_F(TableQueryTest, CellsHoldValuesPerSeedAndSayWhatIsMissing) {
   const TableData data = table({"top1", "params_m"});

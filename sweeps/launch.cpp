@@ -34,6 +34,12 @@ Launch parse_launch(const Value& table) {
       integer("keep_checkpoints", launch.keep_checkpoints, 1, 1000, "resume checkpoints kept");
   launch.stall_timeout = params.number("stall_timeout", launch.stall_timeout, 1, 1e9,
                                        "seconds without a record before a run counts as hung");
+  launch.bench_batch = integer("bench_batch", launch.bench_batch, 1, 1'000'000,
+                               "images of a repetition in bench jobs");
+  launch.bench_seconds =
+      params.number("bench_seconds", launch.bench_seconds, 0, 1e6, "timed part of a bench job");
+  launch.bench_memory_mib = integer("bench_memory_mib", launch.bench_memory_mib, 1, 100'000'000,
+                                    "memory budget of the column max_batch");
   const auto packed = params.integer("runs_per_gpu", 1, 1, 64, "runs that share one GPU");
   if (packed != 1) {
     params.fail("runs_per_gpu",

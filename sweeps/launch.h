@@ -21,6 +21,9 @@ struct Launch {
   int checkpoint_steps = 0;       ///< optimizer steps; 0: by time alone
   int keep_checkpoints = 2;
   double stall_timeout = 1800;  ///< seconds without a record before a run counts as hung
+  int bench_batch = 64;         ///< images of a repetition in bench jobs
+  double bench_seconds = 10;    ///< timed part of a bench job
+  int bench_memory_mib = 1024;  ///< budget of the column max_batch
 };
 
 /// Parses a `[launch]` table. Throws SpecError with the place of an unknown key or a wrong value.

@@ -12,6 +12,8 @@
 #include "runner/cli/print_table.h"
 #include "runner/core/error.h"
 #include "runner/core/files.h"
+#include "runner/core/stop.h"
+#include "sweeps/bench_jobs.h"
 
 namespace ablate::cli::sweep_command {
 namespace {
@@ -19,7 +21,7 @@ namespace {
 struct Options {
   std::string file;
   std::vector<std::string> overrides;
-  bool dry_run = false, fail_fast = false, keep_going = false;
+  bool dry_run = false, fail_fast = false, keep_going = false, no_bench = false;
   std::optional<int> seeds, jobs;
 };
 
@@ -58,7 +60,24 @@ int dry_run(const SweepSpec& sweep, const Workspace& workspace, const GlobalOpti
   return 0;
 }
 
-int run_sweep(const SweepSpec& sweep, bool fail_fast, const Workspace& workspace,
+/// Speed and memory never come from training runs: what the table lacks is measured now, alone.
+int measure(ResultStore& store, const SweepSpec& sweep, const Workspace& workspace,
+            const GlobalOptions& globals) {
+  const TableSpec layout = parse_table_spec(sweep.table);
+  const auto jobs = missing_bench_jobs(store, sweep.name, layout.columns, layout.baseline,
+                                       sweep.launch, workspace);
+  if (jobs.empty()) return 0;
+  const StopHandlers handlers;
+  StopSignal stop;
+  Ingester ingester(store);
+  ProgressView view(std::cerr, globals.style(2));
+  const auto problems = run_bench_jobs(jobs, sweep.launch, workspace, ingester, view, stop);
+  for (const std::string& problem : problems) std::cerr << "no figure: " << problem << "\n";
+  if (stop.requested()) return static_cast<int>(ExitCode::Interrupted);
+  return static_cast<int>(problems.empty() ? ExitCode::Done : ExitCode::Failed);
+}
+
+int run_sweep(const SweepSpec& sweep, const Options& options, const Workspace& workspace,
               const GlobalOptions& globals) {
   make_directories(workspace.out);
   const ResolvedSweep resolved = resolve_sweep(sweep, workspace);
@@ -69,7 +88,11 @@ int run_sweep(const SweepSpec& sweep, bool fail_fast, const Workspace& workspace
   int code = 0;
   if (plan.to_do > 0 || plan.ended > 0) {
     print_plan(std::cerr, globals.style(2), sweep, resolved.drafts, resolved.runs, plan, workspace);
-    code = launch_runs(store, resolved, plan, {sweep.launch, fail_fast}, workspace, globals);
+    code =
+        launch_runs(store, resolved, plan, {sweep.launch, options.fail_fast}, workspace, globals);
+  }
+  if (code != static_cast<int>(ExitCode::Interrupted) && !options.no_bench) {
+    code = std::max(code, measure(store, sweep, workspace, globals));
   }
   print_table(store, {sweep.name, sweep.title, sweep.table}, globals.style(1), std::cout);
   return code;
@@ -79,7 +102,7 @@ int run(const Options& options, const GlobalOptions& globals) {
   const SweepSpec sweep = parse(options);
   const Workspace workspace = globals.workspace();
   if (options.dry_run) return dry_run(sweep, workspace, globals);
-  return run_sweep(sweep, options.fail_fast, workspace, globals);
+  return run_sweep(sweep, options, workspace, globals);
 }
 
 std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
@@ -95,6 +118,8 @@ std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
       ->check(CLI::PositiveNumber);
   auto* keep = app.add_flag("--keep-going", options->keep_going,
                             "Go on with other rows after a run has failed (the default)");
+  app.add_flag("--no-bench", options->no_bench,
+               "Do not measure speed and memory for the columns that need it");
   app.add_flag("--fail-fast", options->fail_fast, "Stop everything at the first failure")
       ->excludes(keep);
   return [options, &globals] { return run(*options, globals); };

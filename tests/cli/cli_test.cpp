@@ -205,8 +205,7 @@ TEST_F(Cli, QueryReadsAndNothingElse) {
   EXPECT_TRUE(has(run({"query", sql, "--format", "json"}).output, "\"n\": 4"));
   EXPECT_EQ(run({"query", "DELETE FROM run"}).status.code, 2);
   EXPECT_EQ(run({"query", "SELECT * FROM nosuch"}).status.code, 2);
-  EXPECT_EQ(run({"query", "SELECT count(*) FROM run", "--format", "csv"}).output,
-            "count(*)\n4\n");
+  EXPECT_EQ(run({"query", "SELECT count(*) FROM run", "--format", "csv"}).output, "count(*)\n4\n");
 }
 
 TEST_F(Cli, ShowTellsEverythingAboutARun) {
@@ -228,6 +227,22 @@ TEST_F(Cli, ExportCopiesWeightsStructureAndCurves) {
   }
   EXPECT_EQ(run({"export", "dense seed 0", "--to", "e"}).status.code, 2) << "no silent overwrite";
   EXPECT_EQ(run({"export", "dense seed 0", "--to", "e", "--force"}).status.code, 0);
+}
+
+TEST_F(Cli, SpeedIsMeasuredOnceAStructureAfterTraining) {
+  std::string text = kSweep;
+  text.replace(text.find("\"gmacs\""), 7, "\"images_per_s\"");
+  write("b.toml", text);
+  EXPECT_EQ(run({"sweep", "b.toml", "--no-bench"}).status.code, 0);
+  EXPECT_EQ(run({"query", "SELECT count(*) AS n FROM bench", "--format", "csv"}).output, "n\n0\n");
+  const CapturedRun first = run({"sweep", "b.toml"});
+  EXPECT_EQ(first.status.code, 0) << first.errors;
+  EXPECT_TRUE(has(first.errors, "measure  better seed 0, infer-fp32-b64")) << first.errors;
+  EXPECT_FALSE(has(first.errors, "measure  better seed 1")) << "seeds share a structure";
+  EXPECT_TRUE(has(first.output, "images_per_s")) << first.output;
+  const CapturedRun second = run({"sweep", "b.toml"});
+  EXPECT_FALSE(has(second.errors, "measure")) << second.errors;
+  EXPECT_EQ(second.output, first.output);
 }
 
 TEST_F(Cli, GcKeepsWhatIsNeeded) {

@@ -23,6 +23,7 @@
 #include "results/spool_writer.h"
 #include "runner/core/error.h"
 #include "runner/core/files.h"
+#include "runner/core/hash.h"
 #include "runner/core/process.h"
 #include "runner/core/run_paths.h"
 #include "runner/core/run_spec.h"
@@ -223,7 +224,10 @@ void finish(const Attempt& attempt, SpoolWriter& spool, const Outcome& outcome) 
   spool.final_value(spool.metric("gmacs", "G", Better::Lower), outcome.last_step, 2.0);
   make_directories(attempt.paths.final_directory());
   write_file_atomic(attempt.paths.final_weights(), "weights");
-  write_file_atomic(attempt.paths.final_structure(), "{\"model\": \"fake\"}");
+  const std::string hash = hash128_hex(attempt.spec.config_json().dump());
+  const std::string structure = json{{"structure_hash", hash}}.dump();
+  write_file_atomic(attempt.paths.final_structure(), structure);
+  spool.event(outcome.last_step, "finalized", structure);
   fs::remove_all(attempt.paths.checkpoints());
 }
 
@@ -260,10 +264,37 @@ int run(const std::vector<std::string>& arguments) {
   return run_rank(attempt);
 }
 
+// ---- bench ----
+
+int bench(const std::vector<std::string>& arguments) {
+  const auto option = [&](const std::string& name) {
+    const auto found = std::find(arguments.begin(), arguments.end(), name);
+    return found == arguments.end() ? std::string() : *(found + 1);
+  };
+  SpoolWriter spool(option("--out-spool"),
+                    {.run_uid = option("--run"), .attempt = std::stoi(option("--attempt"))});
+  double images_per_s = 100;
+  for (const char* name : {"--structure", "--against"}) {
+    if (option(name).empty()) continue;
+    const json structure = json::parse(read_file(option(name)));
+    spool.bench({json{
+        {"structure_hash", structure.at("structure_hash")},
+        {"protocol", option("--protocol") + "-fp32-b" + option("--batch")},
+        {"images_per_s", images_per_s},
+        {"device",
+         "cpu"}}.dump()});
+    images_per_s = 50;
+  }
+  spool.outcome({});
+  spool.close();
+  return 0;
+}
+
 int dispatch(const std::vector<std::string>& arguments) {
   const std::string verb = arguments.empty() ? "" : arguments[0];
   if (verb == "resolve") return resolve();
   if (verb == "run") return run({arguments.begin() + 1, arguments.end()});
+  if (verb == "bench") return bench(arguments);
   if (verb == "describe") {
     std::cout << json{{"methods",
                        {{{"name", "nose"},

@@ -5,11 +5,9 @@
 #include <thread>
 
 #include <CLI/CLI.hpp>
-#include <sqlite3.h>
 #include <unistd.h>
 
-#include "results/file_system_probe.h"
-#include "results/text_grid.h"
+#include "results/sqlite.h"
 #include "runner/cli/command.h"
 #include "runner/cli/train_info.h"
 #include "runner/core/build_info.h"
@@ -145,8 +143,8 @@ void check_cores(Findings& findings) {
 
 void check_software(Findings& findings) {
   findings.push_back({Verdict::Good, "ablate", build_info().version_line(), ""});
-  const bool fresh = sqlite3_libversion_number() >= kOldestSqlite;
-  findings.push_back({fresh ? Verdict::Good : Verdict::Bad, "SQLite", sqlite3_libversion(),
+  const bool fresh = SQLite::getLibVersionNumber() >= kOldestSqlite;
+  findings.push_back({fresh ? Verdict::Good : Verdict::Bad, "SQLite", SQLite::getLibVersion(),
                       fresh ? "" : "3.37 or newer is needed"});
 }
 

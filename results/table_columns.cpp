@@ -92,7 +92,8 @@ bool find_bench(TableColumn& column) {
     column.bench_sql =
         cat("SELECT ", figure.sql,
             ", protocol || coalesce(', ' || device, '') || coalesce(', ' || dtype, '') || "
-            "coalesce(', batch ' || batch, '') || coalesce(', ' || resolution || ' px', '') || ",
+            "coalesce(', batch ' || batch, '') || coalesce(', ' || resolution || ' px', '') || "
+            "coalesce(', ' || nullif(threads, 1) || ' threads', '') || ",
             figure.condition, ", spread FROM bench WHERE structure_hash = ? AND ", condition,
             " AND ", figure.sql, " IS NOT NULL ORDER BY bench_id DESC LIMIT 1");
     return true;

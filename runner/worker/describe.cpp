@@ -14,7 +14,7 @@
 #include "runner/train/training_options.h"
 #include "runner/worker/verb.h"
 
-namespace ablate {
+namespace ablate::worker::describe {
 namespace {
 
 using nlohmann::json;
@@ -167,4 +167,4 @@ const Registry<Verb>::Add added{{
 }};
 
 }  // namespace
-}  // namespace ablate
+}  // namespace ablate::worker::describe

@@ -1,26 +1,21 @@
 #include "runner/train/run.h"
 
 #include <chrono>
-#include <csignal>
-#include <iostream>
 #include <memory>
-#include <optional>
 
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
 #include "distributed/communicator.h"
-#include "distributed/launcher.h"
 #include "runner/core/error.h"
 #include "runner/core/files.h"
-#include "runner/core/log.h"
-#include "runner/core/process.h"
 #include "runner/core/run_paths.h"
-#include "runner/torch/torch.h"
 #include "runner/worker/data_options.h"
+#include "runner/worker/ranks.h"
+#include "runner/worker/spec_file.h"
+#include "runner/worker/torch_switches.h"
 #include "runner/worker/verb.h"
 
-namespace ablate {
+namespace ablate::worker::run {
 namespace {
 
 namespace fs = std::filesystem;
@@ -31,23 +26,6 @@ struct RunOptions {
   std::vector<std::string> overrides;
   Environment environment{.attempt = 0, .fence = 0};
 };
-
-RunSpec load_spec(const RunOptions& options, Environment& environment, int ranks) {
-  if (fs::path(options.spec).extension() == ".json") {
-    if (!options.overrides.empty()) {
-      throw SpecError("a resolved spec (.json) takes no overrides: it is an identity");
-    }
-    return RunSpec::from_json(nlohmann::json::parse(read_file(options.spec)));
-  }
-  Value draft = read_toml(options.spec);
-  for (const std::string& assignment : options.overrides) {
-    auto [path, value] = parse_override(assignment);
-    draft.set_path(path, std::move(value));
-  }
-  const ResolvedRun resolved = resolve_run(draft, {}, environment.data, ranks);
-  environment.init_file = resolved.init_file;
-  return resolved.spec;
-}
 
 /// A run started by hand: the next free attempt, which fences off all earlier ones.
 void claim_attempt(const RunSpec& spec, Environment& environment, Communicator& world) {
@@ -87,47 +65,16 @@ StopOptions stop_options(const RunSpec& spec, const Environment& environment) {
   return options;
 }
 
-void configure_torch(const Environment& environment) {
-  at::set_num_threads(environment.threads);
-  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
-}
-
 int run_rank(RunOptions options, Communicator& world) {
   Environment& environment = options.environment;
   environment.data = parse_data_roots(options.data);
   environment.out = fs::absolute(environment.out);
-  const RunSpec spec = load_spec(options, environment, world.size());
+  const RunSpec spec = load_spec(options.spec, options.overrides, environment, world.size());
   claim_attempt(spec, environment, world);
-  configure_torch(environment);
+  set_torch_switches(environment.threads);
   const StopHandlers handlers;
   StopSignal stop(stop_options(spec, environment));
   return execute_run(spec, environment, world, stop).exit_code;
-}
-
-/// Errors that every rank meets alike end the ranks one by one; any other leaves peers waiting in a
-/// collective, so the whole job is ended.
-int run_under_mpi(const RunOptions& options) {
-  MpiSession session;
-  Communicator& world = session.world();
-  configure_log(LogLevel::Info, cat("rank ", world.rank()));
-  try {
-    return run_rank(options, world);
-  } catch (const std::exception& error) {
-    log_error(error.what());
-    const auto* known = dynamic_cast<const Error*>(&error);
-    const ExitCode code = known ? known->exit_code() : ExitCode::Failed;
-    const bool alike = code == ExitCode::BadSpec || code == ExitCode::Diverged;
-    if (!alike) session.abort(static_cast<int>(code));
-    return static_cast<int>(code);
-  }
-}
-
-int run(const RunOptions& options) {
-  die_with_parent(SIGKILL);  // a rank without its launcher must not go on writing
-  if (started_by_launcher()) return run_under_mpi(options);
-  configure_log(LogLevel::Info, "ablate-train");
-  const auto world = make_self_communicator();
-  return run_rank(options, *world);
 }
 
 void add_options(CLI::App& app, RunOptions& options) {
@@ -172,9 +119,11 @@ const Registry<Verb>::Add added{{
     .add = [](CLI::App& app) -> std::function<int()> {
       auto options = std::make_shared<RunOptions>();
       add_options(app, *options);
-      return [options] { return run(*options); };
+      return [options] {
+        return run_as_rank([&](Communicator& world) { return run_rank(*options, world); });
+      };
     },
 }};
 
 }  // namespace
-}  // namespace ablate
+}  // namespace ablate::worker::run

@@ -1,0 +1,11 @@
+#include "runner/measure/protocol.h"
+
+#include "runner/core/text.h"
+
+namespace ablate {
+
+std::string Protocol::name() const {
+  return cat(kind == BenchKind::Train ? "train" : "infer", "-", dtype, "-b", batch);
+}
+
+}  // namespace ablate

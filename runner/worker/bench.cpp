@@ -1,0 +1,187 @@
+#include <iostream>
+#include <memory>
+
+#include <CLI/CLI.hpp>
+
+#include "runner/core/error.h"
+#include "runner/measure/mac_counter.h"
+#include "runner/measure/throughput.h"
+#include "runner/worker/bench_part.h"
+#include "runner/worker/bench_report.h"
+#include "runner/worker/bench_subject.h"
+#include "runner/worker/data_options.h"
+#include "runner/worker/standalone_model.h"
+#include "runner/worker/torch_switches.h"
+#include "runner/worker/verb.h"
+
+namespace ablate::worker::bench {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+struct BenchOptions {
+  fs::path structure, against, out_spool;
+  std::vector<std::string> data;
+  std::string kind = "infer", dtype = "fp32", run_uid;
+  std::int64_t batch = 128, memory_budget_mib = 0;
+  int threads = 1, attempt = 0;
+  TimingOptions timing;
+
+  Protocol protocol() const {
+    return {.kind = kind == "train" ? BenchKind::Train : BenchKind::Infer,
+            .dtype = dtype,
+            .batch = batch,
+            .threads = threads};
+  }
+};
+
+/// Timed in turns; both models live meanwhile.
+std::vector<std::vector<double>> time_structures(const std::vector<Structure>& structures,
+                                                 const BenchOptions& options) {
+  std::vector<std::unique_ptr<BenchSubject>> subjects;
+  std::vector<std::function<void()>> runs;
+  for (const Structure& structure : structures) {
+    subjects.push_back(std::make_unique<BenchSubject>(structure, options.protocol()));
+    runs.emplace_back([subject = subjects.back().get()] { subject->repeat(); });
+  }
+  return time_in_turns(runs, options.timing);
+}
+
+json measure_row(const Structure& structure, const std::vector<double>& seconds,
+                 const BenchOptions& options) {
+  const Protocol protocol = options.protocol();
+  const Spread spread = Spread::of(seconds);
+  const auto model = build_model(structure, at::kFloat, 0);
+  const ModelCost cost = measure_cost(*model);
+  json row = {{"structure_hash", structure.hash()},
+              {"protocol", protocol.name()},
+              {"device", protocol.device},
+              {"dtype", protocol.dtype},
+              {"batch", protocol.batch},
+              {"resolution", model->image_size()},
+              {"threads", protocol.threads},
+              {"images_per_s", static_cast<double>(protocol.batch) / spread.median},
+              {"p50_ms", 1e3 * spread.median},
+              {"p99_ms", 1e3 * spread.p99},
+              {"spread", spread.spread},
+              {"peak_bytes", peak_bytes(structure, protocol)},
+              {"macs", cost.macs},
+              {"params", cost.parameters},
+              {"reps", seconds.size()}};
+  if (options.memory_budget_mib > 0) {
+    const std::int64_t budget = options.memory_budget_mib << 20;
+    row["max_batch"] = max_batch(structure, protocol, budget);
+    row["memory_budget"] = budget;
+  }
+  return row;
+}
+
+void add_comparison(json& row, const Structure& baseline,
+                    const std::vector<std::vector<double>>& seconds) {
+  const Spread ratio = Spread::of(speed_ratios(seconds[0], seconds[1]));
+  row["baseline_hash"] = baseline.hash();
+  row["ratio"] = ratio.median;
+  row["ratio_spread"] = ratio.spread;
+}
+
+int bench(const BenchOptions& options) {
+  if (options.structure.empty()) {
+    throw SpecError(
+        "what is to be measured? Give --structure FILE, or one of the parts `loader` and `comm`; "
+        "`ablate-train bench --help` has examples");
+  }
+  set_torch_switches(options.threads);
+  const DataRoots data = parse_data_roots(options.data);
+  std::vector<Structure> structures{read_structure(options.structure, data)};
+  std::vector<std::string> labels{"structure"};
+  if (!options.against.empty()) {
+    structures.push_back(read_structure(options.against, data));
+    labels.emplace_back("against");
+  }
+  const auto seconds = time_structures(structures, options);
+  BenchReport report{
+      .record = protocol_record(options.protocol(), options.timing.warm_up, std::ssize(seconds[0])),
+      .rows = {}};
+  for (std::size_t i = 0; i < structures.size(); ++i) {
+    report.rows.push_back(measure_row(structures[i], seconds[i], options));
+  }
+  if (structures.size() > 1) add_comparison(report.rows[0], structures[1], seconds);
+  print_report(report, labels);
+  if (!options.out_spool.empty()) {
+    write_bench_spool(report, options.out_spool, options.run_uid, options.attempt);
+  }
+  return static_cast<int>(ExitCode::Done);
+}
+
+void add_measuring_options(CLI::App& app, BenchOptions& options) {
+  app.add_option("--protocol", options.kind,
+                 "infer: forward passes; train: whole steps with AdamW. With type and batch it "
+                 "names the protocol: infer-fp32-b128")
+      ->check(CLI::IsMember({"infer", "train"}))
+      ->capture_default_str();
+  app.add_option("--batch", options.batch, "Images of a repetition")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--dtype", options.dtype, "fp32 or fp64")
+      ->check(CLI::IsMember({"fp32", "fp64"}))
+      ->capture_default_str();
+  app.add_option("--threads", options.threads, "Threads of tensor operations")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--budget-seconds", options.timing.budget_seconds, "Time for timed repetitions")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--warm-up", options.timing.warm_up, "Repetitions before the timed ones")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--memory-budget-mib", options.memory_budget_mib,
+                 "Find the largest batch whose peak of tensor memory stays below; 0: do not")
+      ->check(CLI::NonNegativeNumber);
+}
+
+void add_options(CLI::App& app, BenchOptions& options) {
+  app.add_option("--structure", options.structure,
+                 "final/structure.json of a run, or a resolved spec.json")
+      ->check(CLI::ExistingFile);
+  app.add_option("--against", options.against, "The baseline, measured in turns with it")
+      ->check(CLI::ExistingFile);
+  add_data_option(app, options.data);
+  add_measuring_options(app, options);
+  auto* run = app.add_option("--run", options.run_uid, "Run that the spool's rows came from");
+  app.add_option("--out-spool", options.out_spool, "Spool file for `ablate ingest`; must not exist")
+      ->needs(run);
+  app.add_option("--attempt", options.attempt, "Number of the bench job, 0 and below")
+      ->check(CLI::Range(-1'000'000, 0))
+      ->capture_default_str();
+}
+
+const Registry<Verb>::Add added{{
+    .name = "bench",
+    .summary = "Speed and memory of a structure, alone on the machine; loader; communication",
+    .examples =
+        "  Protocols: infer-fp32-b<N> (forward passes) and train-fp32-b<N> (whole steps), also "
+        "fp64.\n"
+        "  ablate-train bench --structure out/runs/<id>/final/structure.json --protocol infer \\\n"
+        "    --against out/runs/<other>/final/structure.json --batch 128 --budget-seconds 30\n"
+        "  ablate-train bench --structure out/runs/<id>/final/structure.json --protocol train \\\n"
+        "    --memory-budget-mib 2048\n"
+        "  ablate-train bench loader run.toml --data cifar100=DIR --loader-threads 2\n"
+        "  mpirun -n 2 ablate-train bench comm --max-mib 64\n",
+    .add = [](CLI::App& app) -> std::function<int()> {
+      auto options = std::make_shared<BenchOptions>();
+      add_options(app, *options);
+      const auto parts = std::make_shared<std::vector<BenchPart>>();
+      parts->push_back(add_bench_loader(app));
+      parts->push_back(add_bench_comm(app));
+      return [options, parts] {
+        for (const BenchPart& part : *parts) {
+          if (part.app->parsed()) return part.run();
+        }
+        return bench(*options);
+      };
+    },
+}};
+
+}  // namespace
+}  // namespace ablate::worker::bench

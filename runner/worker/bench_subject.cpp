@@ -1,0 +1,118 @@
+#include "runner/worker/bench_subject.h"
+
+#include <cmath>
+
+#include "runner/core/error.h"
+#include "runner/measure/memory.h"
+#include "runner/worker/standalone_model.h"
+
+namespace ablate {
+namespace {
+
+constexpr double kLr = 1e-3;
+constexpr std::uint64_t kSeed = 0;
+
+/// Statistics over the recorded groups where they divide the batch, over all of it elsewhere.
+Structure with_batch(Structure structure, std::int64_t batch) {
+  if (structure.bn_group > 0 && batch % structure.bn_group != 0) structure.bn_group = batch;
+  return structure;
+}
+
+Batch synthetic_batch(const Model& model, const Structure& structure, std::int64_t size,
+                      at::ScalarType dtype) {
+  const std::int64_t side = model.image_size();
+  // Any texture will do, as token merging needs keys that differ.
+  const at::Tensor images = at::arange(size * 3 * side * side, at::kDouble).mul_(0.37).sin_();
+  Batch batch;
+  batch.images = images.to(dtype).view({size, 3, side, side});
+  batch.labels = at::arange(size, at::kLong).remainder(structure.classes);
+  return batch;
+}
+
+std::unique_ptr<Task> make_task() {
+  const Value settings = Value::Table{{"label_smoothing", 0.1}};
+  Params params(settings, "bench");
+  return Registry<TaskInfo>::get("classification").make(params);
+}
+
+std::unique_ptr<Optimizer> make_optimizer() {
+  const Value defaults;
+  Params params(defaults, "bench");
+  return Registry<OptimizerInfo>::get("adamw").make(params);
+}
+
+}  // namespace
+
+struct BenchSubject::Training {
+  explicit Training(Model& model)
+      : arena(model),
+        task(make_task()),
+        optimizer(make_optimizer()),
+        world(make_self_communicator()) {
+    arena.rebuild(model, 0);
+    optimizer->prepare(arena);
+    reducer = std::make_unique<GradientReducer>(
+        *world, arena.gradients(), arena.gradient_segments(), arena.parameter_tensors());
+  }
+
+  ParameterArena arena;
+  std::unique_ptr<Task> task;
+  std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<Communicator> world;
+  std::unique_ptr<GradientReducer> reducer;
+};
+
+BenchSubject::BenchSubject(const Structure& structure, const Protocol& protocol) {
+  const at::ScalarType dtype = protocol.dtype == "fp64" ? at::kDouble : at::kFloat;
+  model_ = build_model(with_batch(structure, protocol.batch), dtype, kSeed);
+  batch_ = synthetic_batch(*model_, structure, protocol.batch, dtype);
+  const bool trains = protocol.kind == BenchKind::Train;
+  model_->train(trains);
+  if (trains) training_ = std::make_unique<Training>(*model_);
+}
+
+BenchSubject::~BenchSubject() = default;
+
+void BenchSubject::repeat() {
+  if (training_) return train_step();
+  const at::NoGradGuard no_grad;
+  ForwardState state;
+  model_->forward(batch_.images, state);
+}
+
+void BenchSubject::train_step() {
+  Training& training = *training_;
+  training.arena.zero_grad();
+  ForwardState state;
+  state.seed = kSeed;
+  state.step = step_++;
+  const at::Tensor loss = training.task->loss(model_->forward(batch_.images, state), batch_);
+  const auto value = loss.item<double>();
+  training.reducer->arm();
+  loss.backward();
+  training.reducer->finish();
+  const double norm = gradient_norm(training.arena);
+  ABLATE_CHECK(std::isfinite(norm), "loss ", value, ", gradient norm ", norm, " on synthetic data");
+  training.optimizer->step(training.arena, {.lr = kLr});
+}
+
+std::int64_t peak_bytes(const Structure& structure, const Protocol& protocol) {
+  MemoryMeter meter;
+  BenchSubject subject(structure, protocol);
+  subject.repeat();
+  meter.reset_peak();
+  subject.repeat();
+  return meter.peak();
+}
+
+std::int64_t max_batch(const Structure& structure, Protocol protocol, std::int64_t budget) {
+  constexpr std::int64_t kLimit = 65'536;
+  return find_max_batch(
+      [&](std::int64_t batch) {
+        protocol.batch = batch;
+        return peak_bytes(structure, protocol);
+      },
+      budget, kLimit);
+}
+
+}  // namespace ablate

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "distributed/communicator.h"
+#include "distributed/gradient_reducer.h"
+#include "methods/models/model.h"
+#include "runner/measure/protocol.h"
+#include "runner/train/finals.h"
+#include "runner/train/optimizer.h"
+#include "runner/train/task.h"
+
+namespace ablate {
+
+/// A structure under a protocol, on synthetic images: what one timed repetition does.
+class BenchSubject {
+ public:
+  BenchSubject(const Structure& structure, const Protocol& protocol);
+  ~BenchSubject();
+
+  /// Inference: one forward pass. Training: what the trainer does between two batches: gradients
+  /// to zero, forward, loss, backward, gradient norm, update.
+  void repeat();
+
+  Model& model() { return *model_; }
+
+ private:
+  /// Parts that only training needs.
+  struct Training;
+  void train_step();
+
+  std::shared_ptr<Model> model_;
+  Batch batch_;
+  std::unique_ptr<Training> training_;
+  std::int64_t step_ = 0;
+};
+
+/// Peak bytes of tensors during a repetition, the model and its training state included.
+std::int64_t peak_bytes(const Structure& structure, const Protocol& protocol);
+
+/// The largest batch (of at most 65,536 images) whose peak stays within `budget` bytes: "working
+/// load" of Lin et al., CVPR 2024. 0 when one image does not.
+std::int64_t max_batch(const Structure& structure, Protocol protocol, std::int64_t budget);
+
+}  // namespace ablate

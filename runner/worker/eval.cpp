@@ -1,0 +1,143 @@
+#include <iostream>
+#include <memory>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "distributed/communicator.h"
+#include "runner/core/error.h"
+#include "runner/core/files.h"
+#include "runner/train/evaluate.h"
+#include "runner/train/finals.h"
+#include "runner/train/run_data.h"
+#include "runner/worker/data_options.h"
+#include "runner/worker/ranks.h"
+#include "runner/worker/torch_switches.h"
+#include "runner/worker/verb.h"
+
+namespace ablate::worker::eval {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+struct EvalOptions {
+  fs::path run;
+  std::vector<std::string> data;
+  std::string split = "test";
+  bool ema = false;
+  std::int64_t batch = 0;
+  int threads = 1, loader_threads = 1;
+};
+
+/// out/runs/<id>, or its folder final.
+struct RunFolder {
+  fs::path finals;
+  RunSpec spec;
+};
+
+RunFolder find_run(const fs::path& given) {
+  const fs::path plain = fs::canonical(given);
+  const bool is_final = fs::exists(plain / "structure.json");
+  const fs::path spec = (is_final ? plain.parent_path() : plain) / "spec.json";
+  if (!fs::exists(spec)) {
+    throw SpecError(cat("no file ", spec.string(),
+                        ": expected the folder of a run (out/runs/<id>), which says what data the "
+                        "model was made for"));
+  }
+  return {is_final ? plain : plain / "final", RunSpec::from_json(json::parse(read_file(spec)))};
+}
+
+std::shared_ptr<const Dataset> choose_split(const DatasetSplits& splits, const std::string& name) {
+  if (name == "train") return splits.train;
+  if (name == "test") return splits.test;
+  if (!splits.holdout) {
+    throw SpecError("--split holdout: the run set nothing aside (dataset.holdout = 0)");
+  }
+  return splits.holdout;
+}
+
+json metrics_json(const Evaluation& evaluation) {
+  json metrics = json::object();
+  for (const TaskMetric& metric : evaluation.metrics) metrics[metric.name] = metric.value;
+  return metrics;
+}
+
+void print(const json& report, const Evaluation& evaluation) {
+  std::cerr << report.at("split").get<std::string>() << ", " << report.at("n") << " images:";
+  for (const TaskMetric& metric : evaluation.metrics) {
+    std::cerr << "  " << metric.name << " " << metric.value << " " << metric.unit;
+  }
+  std::cerr << "\n";
+  std::cout << report.dump(1) << std::endl;
+}
+
+int eval_rank(const EvalOptions& options, Communicator& world) {
+  set_torch_switches(options.threads);
+  const RunFolder folder = find_run(options.run);
+  const RunSpec& spec = folder.spec;
+  Params training_params(spec.training, "run");
+  TrainingOptions training = TrainingOptions::read(training_params);
+  // Any batch gives the same sums; one that divides among the ranks is needed.
+  if (options.batch > 0) training.global_batch = options.batch;
+  training.global_batch = (training.global_batch + world.size() - 1) / world.size() * world.size();
+  const RunData data(
+      spec, training,
+      {.data = parse_data_roots(options.data), .loader_threads = options.loader_threads},
+      {.rank = world.rank(), .size = world.size()});
+  const at::ScalarType dtype = training.precision == "fp64" ? at::kDouble : at::kFloat;
+  const std::shared_ptr<Model> model = load_final_model(read_finals(folder.finals), options.ema);
+  model->to(dtype);
+  Params task_params(spec.task.params, cat("task \"", spec.task.name, "\""));
+  const auto task = Registry<TaskInfo>::get(spec.task.name).make(task_params);
+  const auto split = choose_split(data.splits(), options.split);
+  const auto loader = data.eval_loader(split);
+  const Evaluation evaluation =
+      evaluate(*model, *task, *loader, split->size(), dtype, at::kCPU, world);
+  if (world.rank() == 0) {
+    print({{"run", spec.id()},
+           {"dataset", spec.dataset.name},
+           {"split", options.split},
+           {"n", split->size()},
+           {"weights", options.ema ? "ema" : "raw"},
+           {"metrics", metrics_json(evaluation)}},
+          evaluation);
+  }
+  return static_cast<int>(ExitCode::Done);
+}
+
+void add_options(CLI::App& app, EvalOptions& options) {
+  app.add_option("run", options.run, "Folder of a finished run: out/runs/<id>, or its final")
+      ->required()
+      ->check(CLI::ExistingDirectory);
+  add_data_option(app, options.data);
+  app.add_option("--split", options.split, "test, holdout or train (without augmentation)")
+      ->check(CLI::IsMember({"test", "holdout", "train"}))
+      ->capture_default_str();
+  app.add_flag("--ema", options.ema, "The run's weight average instead of its raw weights");
+  app.add_option("--batch", options.batch, "Images of one pass on all ranks; 0: as in training")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--threads", options.threads, "Threads of a rank's tensor operations")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--loader-threads", options.loader_threads, "Decoding threads of a rank")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+const Registry<Verb>::Add added{{
+    .name = "eval",
+    .summary = "A finished run's weights on a split of its data set; JSON on standard output",
+    .examples = "  ablate-train eval out/runs/<id> --data cifar100=DIR\n"
+                "  mpirun -n 2 ablate-train eval out/runs/<id> --split holdout --ema\n",
+    .add = [](CLI::App& app) -> std::function<int()> {
+      auto options = std::make_shared<EvalOptions>();
+      add_options(app, *options);
+      return [options] {
+        return run_as_rank([&](Communicator& world) { return eval_rank(*options, world); });
+      };
+    },
+}};
+
+}  // namespace
+}  // namespace ablate::worker::eval

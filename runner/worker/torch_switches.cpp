@@ -1,0 +1,14 @@
+#include "runner/worker/torch_switches.h"
+
+#include "runner/torch/torch.h"
+
+namespace ablate {
+
+void set_torch_switches(int threads) {
+  at::set_num_threads(threads);
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  // A debugging aid that comes with it: every new tensor would be filled with NaN first.
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+}
+
+}  // namespace ablate

@@ -30,6 +30,13 @@ function(ablate_configure_target target is_torch)
   endif()
 endfunction()
 
+# For code where compile time matters more than speed, in the builds that optimise.
+function(ablate_compile_lightly target)
+  if(ABLATE_UNITY)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O1>)
+  endif()
+endfunction()
+
 # ablate_add_library(<name> STATIC|OBJECT [TORCH]
 #   [SOURCES <glob>...] [EXCLUDE <regex>...] [PUBLIC <target>...] [PRIVATE <target>...])
 # Sources default to *.cpp of the current folder; EXCLUDE matches file names.

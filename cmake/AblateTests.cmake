@@ -88,6 +88,7 @@ function(ablate_test_folder folder)
       DEPENDS ${support} ${arg_DEPENDS} GTest::gtest_main)
     set_target_properties(test_${folder} PROPERTIES
       RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+    ablate_compile_lightly(test_${folder})
     ablate_register_folder(test_${folder} ${arg_TORCH} "${sources}")
   endif()
   if(mpi_sources)
@@ -103,6 +104,7 @@ function(ablate_mpi_tests target sources depends)
     SOURCES ${sources} ${main}
     DEPENDS ${depends} MPI::MPI_CXX GTest::gtest)
   set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  ablate_compile_lightly(${target})
   foreach(ranks 1 2 4)
     ablate_test_entry(${target}.${ranks} quick 5
       ${MPIEXEC_EXECUTABLE} --oversubscribe --bind-to none -n ${ranks} $<TARGET_FILE:${target}>

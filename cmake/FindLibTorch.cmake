@@ -50,6 +50,7 @@ include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(LibTorch
   REQUIRED_VARS LibTorch_INCLUDE_DIR ${_variables}
   VERSION_VAR LibTorch_VERSION
+  HANDLE_VERSION_RANGE
   REASON_FAILURE_MESSAGE "run scripts/setup, or set TORCH_DIR to a LibTorch 2.11")
 
 if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)

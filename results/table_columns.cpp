@@ -12,10 +12,11 @@ struct BenchFigure {
   std::string_view name, sql, unit;
   Better better;
   std::string_view condition = "''";  ///< what must not be mixed besides the protocol
+  std::string_view spread = "NULL";   ///< relative, of repeated timings: not of what is counted
 };
 constexpr std::array<BenchFigure, 7> kFigures = {{
-    {"images_per_s", "images_per_s", "1/s", Better::Higher},
-    {"p50_ms", "p50_ms", "ms", Better::Lower},
+    {"images_per_s", "images_per_s", "1/s", Better::Higher, "''", "spread"},
+    {"p50_ms", "p50_ms", "ms", Better::Lower, "''", "spread"},
     {"p99_ms", "p99_ms", "ms", Better::Lower},
     {"peak_mem_mib", "peak_bytes / 1048576.0", "MiB", Better::Lower},
     {"joules_per_image", "joules_per_image", "J", Better::Lower},
@@ -94,8 +95,8 @@ bool find_bench(TableColumn& column) {
             ", protocol || coalesce(', ' || device, '') || coalesce(', ' || dtype, '') || "
             "coalesce(', batch ' || batch, '') || coalesce(', ' || resolution || ' px', '') || "
             "coalesce(', ' || nullif(threads, 1) || ' threads', '') || ",
-            figure.condition, ", spread FROM bench WHERE structure_hash = ? AND ", condition,
-            " AND ", figure.sql, " IS NOT NULL ORDER BY bench_id DESC LIMIT 1");
+            figure.condition, ", ", figure.spread, " FROM bench WHERE structure_hash = ? AND ",
+            condition, " AND ", figure.sql, " IS NOT NULL ORDER BY bench_id DESC LIMIT 1");
     return true;
   }
   return false;

@@ -102,11 +102,12 @@ RunFacts* TableQuery::find_run(std::int64_t run_id) {
 
 void TableQuery::read_attempts() {
   std::unordered_map<std::int64_t, std::string> toolchains;
-  SQLite::Statement names(db_,
-                          "SELECT toolchain_id, 'libtorch ' || coalesce(libtorch, '?') || "
-                          "coalesce(', CUDA ' || cuda, '') || coalesce(', driver ' || driver, '') "
-                          "|| coalesce(', commit ' || substr(git_commit, 1, 12), '') || "
-                          "CASE WHEN git_dirty THEN '+' ELSE '' END FROM toolchain");
+  SQLite::Statement names(
+      db_,
+      "SELECT toolchain_id, 'libtorch ' || coalesce(libtorch, '?') || "
+      "coalesce(', CUDA ' || nullif(cuda, ''), '') || coalesce(', driver ' || driver, '') "
+      "|| coalesce(', commit ' || substr(git_commit, 1, 12), '') || "
+      "CASE WHEN git_dirty THEN '+' ELSE '' END FROM toolchain");
   while (names.executeStep())
     toolchains[names.getColumn(0).getInt64()] = names.getColumn(1).getString();
   auto rows = prepare(db_,

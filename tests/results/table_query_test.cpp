@@ -119,6 +119,7 @@ TEST_F(TableQueryTest, BenchColumnsTakeTheNewestRowOfAStructure) {
   EXPECT_EQ(a[0].protocol, "infer-v1, cpu, batch 8");
   EXPECT_EQ(a[0].spread, 0.02);
   EXPECT_EQ(a[1].values[0].value, 2);
+  EXPECT_FALSE(a[1].spread) << "bytes are counted, not timed";
   EXPECT_EQ(a[2].values[0].value, 30);
   EXPECT_EQ(data.rows[1].cells[0].protocol, "infer-v2, cpu, batch 8");
   EXPECT_TRUE(data.rows[1].cells[2].values.empty());

@@ -19,13 +19,18 @@ class Eval : public testing::Test {
   static void SetUpTestSuite() {
     out_ = new test::TempFolder;
     const RunSpec spec = test::resolve_small(R"(
-dataset = { name = "synthetic", train_size = 96, test_size = 50, image_size = 8, classes = 4,
-            holdout = 32 }
 model = { name = "vit", image_size = 8, patch_size = 4, embed_dim = 16, depth = 1, num_heads = 2 }
 epochs = 2
 global_batch = 32
 ema_decay = 0.5
 optimizer = { name = "adamw", lr = 1e-2 }
+[dataset]
+name = "synthetic"
+train_size = 96
+test_size = 50
+holdout = 32
+image_size = 8
+classes = 4
 )");
     paths_ = new RunPaths(out_->path(), spec.id());
     record_ = new test::RunRecord(test::run_small(spec, out_->path()));
@@ -63,6 +68,15 @@ TEST_F(Eval, KnowsTheOtherSplitsAndTheAverage) {
   const auto average = json_of_ablate_train({"eval", paths_->directory.string(), "--ema"});
   EXPECT_NEAR(average.at("metrics").at("loss").get<double>(), last("ema/loss"), 1e-6);
   EXPECT_NE(average.at("metrics").at("loss"), record_->finals.at("loss"));
+}
+
+TEST_F(Eval, RanksShareTheImagesAndCountEachOnce) {
+  // 50 images in batches of 15, rounded up to 16 for two ranks: the last one is padded.
+  const auto report =
+      json_of_ablate_train({"eval", paths_->directory.string(), "--batch", "15"}, 2);
+  EXPECT_EQ(report.at("n"), 50);
+  EXPECT_EQ(report.at("metrics").at("top1").get<double>(), record_->finals.at("top1"));
+  EXPECT_NEAR(report.at("metrics").at("loss").get<double>(), record_->finals.at("loss"), 1e-6);
 }
 
 TEST_F(Eval, AFolderThatIsNoRunIsRefused) {

@@ -77,8 +77,9 @@ TEST_P(ForwardGolden, LogitsTensorsAndGradientsAreThoseOfTimm) {
 INSTANTIATE_TEST_SUITE_P(Timm, ForwardGolden,
                          testing::Combine(testing::Values(kPlain, kDistilled),
                                           testing::Values("fp64", "fp32")),
-                         [](const auto& info) {
-                           return std::get<0>(info.param).name + "_" + std::get<1>(info.param);
+                         [](const auto& instance) {
+                           return std::get<0>(instance.param).name + "_" +
+                                  std::get<1>(instance.param);
                          });
 
 /// A small transformer on images of 8 x 8, weights drawn from the seed.

@@ -1,0 +1,154 @@
+#include <fstream>
+#include <string>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "results/spool_reader.h"
+#include "runner/worker/bench_subject.h"
+#include "tests/support/models.h"
+#include "tests/support/temp_folder.h"
+#include "tests/worker/ablate_train.h"
+
+namespace ablate {
+namespace {
+
+using nlohmann::json;
+using test::json_of_ablate_train;
+using test::run_ablate_train;
+
+Structure small_structure() {
+  return {.model = {.name = "vit",
+                    .semantics = 1,
+                    .params = parse_toml("image_size = 8\nembed_dim = 16\ndepth = 3\nnum_heads = 2",
+                                         "test")},
+          .classes = 4,
+          .bn_group = 8,
+          .edits = {}};
+}
+
+Structure without_attention_of_block_1() {
+  Structure structure = small_structure();
+  structure.edits = {SetGains{1, 2.0, 0.0}, RemoveMixer{1}};
+  return structure;
+}
+
+TEST(BenchSubject, TrainingHoldsTheModelItsGradientsAndBothMoments) {
+  const Structure structure = small_structure();
+  const auto model = test::make_model(
+      "vit", "image_size = 8\nembed_dim = 16\ndepth = 3\nnum_heads = 2", structure.classes);
+  const std::int64_t weights = 4 * test::parameter_count(*model);
+  const std::int64_t infer = peak_bytes(structure, {.kind = BenchKind::Infer, .batch = 1});
+  const std::int64_t train = peak_bytes(structure, {.kind = BenchKind::Train, .batch = 1});
+  EXPECT_GE(infer, weights);
+  EXPECT_LT(infer, 2 * weights);
+  EXPECT_GE(train, 4 * weights);
+  EXPECT_EQ(peak_bytes(structure, {.kind = BenchKind::Train, .batch = 1}), train)
+      << "a property of the structure, not of the machine's state";
+}
+
+TEST(BenchSubject, TheLargestBatchFitsAndOneMoreDoesNot) {
+  constexpr std::int64_t kBudget = 1 << 20;
+  for (const BenchKind kind : {BenchKind::Infer, BenchKind::Train}) {
+    const std::int64_t batch = max_batch(small_structure(), {.kind = kind}, kBudget);
+    EXPECT_LE(peak_bytes(small_structure(), {.kind = kind, .batch = batch}), kBudget);
+    EXPECT_GT(peak_bytes(small_structure(), {.kind = kind, .batch = batch + 1}), kBudget);
+  }
+}
+
+// Lin et al., CVPR 2024: what the removal buys is room for activations, in training.
+TEST(BenchSubject, RemovedAttentionRaisesTheWorkingLoadOfTraining) {
+  constexpr std::int64_t kBudget = 1 << 20;
+  const Protocol train{.kind = BenchKind::Train};
+  EXPECT_GT(max_batch(without_attention_of_block_1(), train, kBudget),
+            max_batch(small_structure(), train, kBudget));
+}
+
+TEST(BenchSubject, BatchNormTakesAnyBatch) {
+  const Structure resnet{.model = {.name = "resnet20", .semantics = 1, .params = {}},
+                         .classes = 4,
+                         .bn_group = 4,
+                         .edits = {}};
+  for (const std::int64_t batch : {4, 6}) {
+    BenchSubject subject(resnet, {.kind = BenchKind::Train, .batch = batch});
+    EXPECT_NO_THROW(subject.repeat()) << batch;
+  }
+}
+
+std::string write_structure(const test::TempFolder& folder, const std::string& name,
+                            const Structure& structure) {
+  std::ofstream(folder / name) << structure.to_json();
+  return (folder / name).string();
+}
+
+TEST(Bench, WritesARowForTheStructureAndOneForItsBaseline) {
+  const test::TempFolder folder;
+  const auto spool = folder / "attempt-0/rank0.spool";
+  const json report = json_of_ablate_train(
+      {"bench", "--structure", write_structure(folder, "a.json", without_attention_of_block_1()),
+       "--against", write_structure(folder, "b.json", small_structure()), "--protocol", "train",
+       "--batch", "4", "--budget-seconds", "0", "--memory-budget-mib", "1", "--run", "r",
+       "--attempt", "-3", "--out-spool", spool.string()});
+  EXPECT_EQ(report.at("record").at("rounds"), 5);
+  ASSERT_EQ(report.at("rows").size(), 2U);
+  const json &row = report.at("rows")[0], &baseline = report.at("rows")[1];
+  EXPECT_EQ(row.at("protocol"), "train-fp32-b4");
+  EXPECT_EQ(row.at("structure_hash"), without_attention_of_block_1().hash());
+  EXPECT_EQ(row.at("baseline_hash"), small_structure().hash());
+  EXPECT_GT(row.at("ratio").get<double>(), 0);
+  EXPECT_FALSE(baseline.contains("ratio"));
+  // qkv, proj, their biases and norm1: 4 C^2 + 6 C.
+  EXPECT_EQ(baseline.at("params").get<int>() - row.at("params").get<int>(), 4 * 256 + 6 * 16);
+  EXPECT_GT(row.at("max_batch"), baseline.at("max_batch"));
+  EXPECT_EQ(row.at("resolution"), 8);
+
+  SpoolReader reader(spool);
+  std::vector<json> notes;
+  std::string outcome;
+  while (const auto frame = reader.next()) {
+    if (const auto* header = std::get_if<SpoolHeader>(&frame->record)) {
+      EXPECT_EQ(header->run_uid, "r");
+      EXPECT_EQ(header->attempt, -3);
+    }
+    if (const auto* note = std::get_if<BenchNote>(&frame->record)) {
+      notes.push_back(json::parse(note->json));
+    }
+    if (const auto* end = std::get_if<Outcome>(&frame->record)) outcome = name_of(end->state);
+  }
+  EXPECT_EQ(json(notes), report.at("rows"));
+  EXPECT_EQ(outcome, "done");
+}
+
+TEST(Bench, SaysWhatItNeeds) {
+  const CapturedRun nothing = run_ablate_train({"bench"});
+  EXPECT_EQ(nothing.status.code, 2);
+  EXPECT_NE(nothing.errors.find("--structure FILE"), std::string::npos) << nothing.errors;
+  const test::TempFolder folder;
+  std::ofstream(folder / "x.json") << "{}";
+  const CapturedRun other =
+      run_ablate_train({"bench", "--structure", (folder / "x.json").string()});
+  EXPECT_EQ(other.status.code, 2);
+  EXPECT_NE(other.errors.find("neither a structure.json nor"), std::string::npos) << other.errors;
+}
+
+TEST(Bench, MeasuresLoaderAndCommunication) {
+  const test::TempFolder folder;
+  std::ofstream(folder / "run.toml") << R"(
+dataset = { name = "synthetic", train_size = 64, test_size = 4, image_size = 8, classes = 4 }
+model = { name = "vit", image_size = 8, embed_dim = 16, depth = 1, num_heads = 2 }
+epochs = 1
+global_batch = 32
+)";
+  const json loader = json_of_ablate_train(
+      {"bench", "loader", (folder / "run.toml").string(), "--seconds", "0.01"});
+  EXPECT_EQ(loader.at("dataset"), "synthetic");
+  EXPECT_GT(loader.at("images_per_s").get<double>(), 0);
+  const json comm = json_of_ablate_train({"bench", "comm", "--max-mib", "1", "--seconds", "0.001"});
+  EXPECT_EQ(comm.at("backend"), "self");
+  EXPECT_EQ(comm.at("sizes").size(), 6U);
+  EXPECT_EQ(comm.at("sizes").back().at("bytes"), 1 << 20);
+  EXPECT_EQ(comm.at("sizes").back().at("busbw_gb_per_s"), 0) << "one rank sends nothing";
+}
+
+}  // namespace
+}  // namespace ablate

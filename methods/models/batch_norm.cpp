@@ -141,6 +141,13 @@ void GroupBatchNorm2d::note(const at::Tensor& mean, const at::Tensor& unbiased_v
               kMomentum * std::pow(1.0 - kMomentum, later));
 }
 
+void GroupBatchNorm2d::forget_share() {
+  share_.reset();
+  decay_ = 1.0;
+  updates_ = 0;
+  last_step_ = -1;
+}
+
 void synchronize_running_statistics(torch::nn::Module& module, Communicator& ranks) {
   const at::NoGradGuard no_grad;
   std::vector<GroupBatchNorm2d*> norms;
@@ -161,29 +168,37 @@ void synchronize_running_statistics(torch::nn::Module& module, Communicator& ran
     norm->running_mean.copy_(norm->running_mean.to(at::kDouble) * norm->decay_ + share[0]);
     norm->running_var.copy_(norm->running_var.to(at::kDouble) * norm->decay_ + share[1]);
     norm->num_batches_tracked.add_(norm->updates_);
-    norm->share_.reset();
-    norm->decay_ = 1.0;
-    norm->updates_ = 0;
-    norm->last_step_ = -1;
+    norm->forget_share();
   }
+}
+
+void discard_running_statistics(torch::nn::Module& module) {
+  for (const auto& child : module.modules()) {
+    if (auto* norm = dynamic_cast<GroupBatchNorm2d*>(child.get())) norm->forget_share();
+  }
+}
+
+bool groups_are_local(int ranks, std::int64_t bn_group, std::int64_t global_batch,
+                      std::int64_t micro_batch) {
+  const std::int64_t slice = global_batch / ranks;
+  const std::int64_t group = bn_group > 0 ? std::min(bn_group, global_batch) : global_batch;
+  const std::int64_t pass = micro_batch > 0 ? micro_batch : slice;
+  if (global_batch % group == 0 && pass % group == 0) return true;
+  if (global_batch % group == 0 && pass == slice && group % slice == 0) return false;
+  throw SpecError(cat("BatchNorm groups of bn_group = ", group,
+                      " images do not fit global_batch = ", global_batch, " on ", ranks, " ranks (",
+                      slice, " images each) in passes of ", pass,
+                      ": choose a bn_group that divides the pass, or one that is a multiple of the "
+                      "images of a rank, divides global_batch and runs without micro-batches"));
 }
 
 std::unique_ptr<Communicator> make_group_communicator(Communicator& world, std::int64_t bn_group,
                                                       std::int64_t global_batch,
                                                       std::int64_t micro_batch) {
-  const std::int64_t slice = global_batch / world.size();
+  if (groups_are_local(world.size(), bn_group, global_batch, micro_batch)) return nullptr;
   const std::int64_t group = bn_group > 0 ? std::min(bn_group, global_batch) : global_batch;
-  const std::int64_t pass = micro_batch > 0 ? micro_batch : slice;
-  if (global_batch % group == 0 && pass % group == 0) return nullptr;
-  if (global_batch % group == 0 && pass == slice && group % slice == 0) {
-    const std::int64_t ranks = group / slice;
-    return world.split(static_cast<int>(world.rank() / ranks), world.rank());
-  }
-  throw SpecError(cat("BatchNorm groups of bn_group = ", group,
-                      " images do not fit global_batch = ", global_batch, " on ", world.size(),
-                      " ranks (", slice, " images each) in passes of ", pass,
-                      ": choose a bn_group that divides the pass, or one that is a multiple of the "
-                      "images of a rank, divides global_batch and runs without micro-batches"));
+  const std::int64_t ranks = group / (global_batch / world.size());
+  return world.split(static_cast<int>(world.rank() / ranks), world.rank());
 }
 
 }  // namespace ablate

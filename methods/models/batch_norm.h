@@ -18,7 +18,8 @@ namespace ablate {
 /// the global batch, so each rank keeps only the share of its own groups;
 /// synchronize_running_statistics() adds the shares and must be called, on all ranks, after
 /// training steps and before evaluation or saving. One pass of a step per micro-batch, steps in
-/// order.
+/// order. Rounding depends on the steps after which it is called: after every one, if a run that
+/// was interrupted is to end with the same bits.
 class GroupBatchNorm2d : public torch::nn::Module {
  public:
   /// group: images in a group, at most the global batch; 0 means the whole global batch.
@@ -32,11 +33,13 @@ class GroupBatchNorm2d : public torch::nn::Module {
 
  private:
   friend void synchronize_running_statistics(torch::nn::Module&, Communicator&);
+  friend void discard_running_statistics(torch::nn::Module&);
 
   at::Tensor normalize_local(const at::Tensor& x, std::int64_t group, std::int64_t first_group);
   at::Tensor normalize_shared(const at::Tensor& x, std::int64_t group, Communicator& ranks);
   void begin_pass(std::int64_t step, std::int64_t groups_in_step);
   void note(const at::Tensor& mean, const at::Tensor& unbiased_var, std::int64_t group_index);
+  void forget_share();
 
   std::int64_t group_;
   // Since the last synchronisation: this rank's share of running mean and variance (2, C) in
@@ -52,9 +55,18 @@ class GroupBatchNorm2d : public torch::nn::Module {
 /// ranks. Collective; free when no training pass happened since the last call.
 void synchronize_running_statistics(torch::nn::Module& module, Communicator& ranks);
 
+/// Leaves the running statistics as the last synchronisation made them: for a step whose numbers
+/// are not finite and must not be kept.
+void discard_running_statistics(torch::nn::Module& module);
+
+/// Whether each group of `bn_group` images (0: the whole batch) lies inside one pass of
+/// `micro_batch` images (0: a rank's whole slice); if not, a group is made of the slices of several
+/// ranks. Throws SpecError with the fix when a group would be cut otherwise.
+bool groups_are_local(int ranks, std::int64_t bn_group, std::int64_t global_batch,
+                      std::int64_t micro_batch);
+
 /// The communicator for ForwardState::bn_communicator: the ranks whose slices of the global batch
-/// make one group; null when groups lie inside passes of `micro_batch` images. Collective.
-/// Throws SpecError with the fix when a group would be cut otherwise.
+/// make one group; null when groups_are_local(). Collective. Throws as that does.
 std::unique_ptr<Communicator> make_group_communicator(Communicator& world, std::int64_t bn_group,
                                                       std::int64_t global_batch,
                                                       std::int64_t micro_batch);

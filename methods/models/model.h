@@ -58,6 +58,7 @@ struct ModelInfo {
   int semantics;  ///< raised when the same spec would compute something else
   std::vector<Slot> offers;
   std::int64_t image_size;
+  bool batch_norm = false;  ///< has GroupBatchNorm2d: batches must be whole groups of bn_group
   ModelBuilder (*configure)(std::string_view name, Params& params);
 };
 

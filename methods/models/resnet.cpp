@@ -200,6 +200,7 @@ const bool registered = [] {
         .semantics = 1,
         .offers = {},
         .image_size = v.small_images ? 32 : 224,
+        .batch_norm = true,
         .configure = configure,
     }};
   }

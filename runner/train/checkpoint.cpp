@@ -1,8 +1,11 @@
 #include "runner/train/checkpoint.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <iomanip>
 #include <vector>
+
+#include <sys/stat.h>
 
 #include "runner/core/error.h"
 #include "runner/core/files.h"
@@ -18,6 +21,8 @@ using nlohmann::json;
 constexpr const char* kTensors = "tensors.safetensors";
 constexpr const char* kState = "state.json";
 constexpr const char* kManifest = "manifest.json";
+constexpr std::string_view kFresh = ".new-";
+constexpr std::string_view kStale = ".old-";
 
 std::string checkpoint_name(std::int64_t step) {
   return cat("step-", std::setw(9), std::setfill('0'), step);
@@ -52,6 +57,27 @@ std::string defect(const fs::path& checkpoint) {
   }
 }
 
+/// Makes an empty folder beside `directory`. Another process, perhaps on another machine, may be
+/// about the same: a writer that was given up but not yet ended.
+fs::path make_sibling(const fs::path& directory, std::string_view prefix) {
+  for (int number = 0;; ++number) {
+    fs::path sibling =
+        directory.parent_path() / cat(prefix, directory.filename().string(), ".", number);
+    if (::mkdir(sibling.c_str(), 0777) == 0) return sibling;
+    if (errno != EEXIST) throw_file_error(sibling, "cannot be made", errno);
+  }
+}
+
+/// What is replaced, and what killed writers left behind.
+void remove_leftovers(const fs::path& parent) {
+  std::vector<fs::path> leftovers;
+  for (const auto& entry : fs::directory_iterator(parent)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(kFresh) || name.starts_with(kStale)) leftovers.push_back(entry.path());
+  }
+  for (const fs::path& leftover : leftovers) fs::remove_all(leftover);
+}
+
 /// Complete-looking checkpoints, newest first.
 std::vector<fs::path> list_checkpoints(const fs::path& directory) {
   std::vector<fs::path> found;
@@ -69,20 +95,16 @@ void write_directory_atomic(const fs::path& directory,
                             const std::function<void(const fs::path&)>& fill,
                             const std::function<void()>& before_rename) {
   const fs::path parent = directory.parent_path();
-  const fs::path fresh = parent / cat(".new-", directory.filename().string());
-  const fs::path stale = parent / cat(".old-", directory.filename().string());
   make_directories(parent);
-  fs::remove_all(fresh);
+  const fs::path fresh = make_sibling(directory, kFresh);
   try {
-    make_directories(fresh);
     fill(fresh);
     fsync_directory(fresh);
     before_rename();
-    fs::remove_all(stale);
-    if (fs::exists(directory)) fs::rename(directory, stale);
+    if (fs::exists(directory)) fs::rename(directory, make_sibling(directory, kStale));
     fs::rename(fresh, directory);
     fsync_directory(parent);
-    fs::remove_all(stale);
+    remove_leftovers(parent);
   } catch (...) {
     std::error_code ignored;
     fs::remove_all(fresh, ignored);
@@ -108,7 +130,7 @@ CheckpointNote CheckpointStore::save(const Checkpoint& checkpoint,
         write_file_atomic(fresh / kManifest, manifest);
       },
       check_fence_);
-  prune();
+  prune(target);
   return {.step = checkpoint.step,
           .path = target.string(),
           .bytes = static_cast<std::int64_t>(fs::file_size(target / kTensors)),
@@ -135,12 +157,18 @@ Checkpoint CheckpointStore::load(const fs::path& checkpoint) {
   return loaded;
 }
 
-void CheckpointStore::remove_all() { fs::remove_all(directory_); }
+void CheckpointStore::remove_all() const {
+  std::error_code error;
+  fs::remove_all(directory_, error);
+  if (error) log_warning(cat(directory_.string(), " is not removed: ", error.message()));
+}
 
-void CheckpointStore::prune() const {
-  const std::vector<fs::path> all = list_checkpoints(directory_);
-  for (std::size_t i = static_cast<std::size_t>(keep_); i < all.size(); ++i) {
-    fs::remove_all(all[i]);
+void CheckpointStore::prune(const fs::path& newest) const {
+  int kept = 0;
+  for (const fs::path& checkpoint : list_checkpoints(directory_)) {
+    const bool keep = checkpoint <= newest && kept < keep_;
+    kept += keep ? 1 : 0;
+    if (!keep) fs::remove_all(checkpoint);
   }
 }
 

@@ -31,8 +31,9 @@ class CheckpointStore {
 
   CheckpointStore(std::filesystem::path directory, int keep, FenceCheck check_fence);
 
-  /// Writes a checkpoint and removes all but the newest `keep`. Throws Error when the disk is full
-  /// or the fence was lost; the earlier checkpoints are then untouched.
+  /// Writes a checkpoint and removes all but the newest `keep` up to it, and newer ones: they could
+  /// not be used, or this attempt would have begun there. Throws Error when the disk is full or the
+  /// fence was lost; the earlier checkpoints are then untouched.
   CheckpointNote save(const Checkpoint& checkpoint, const std::string& structure_hash,
                       bool deployable);
 
@@ -43,10 +44,11 @@ class CheckpointStore {
   /// Throws Error when a file cannot be read.
   static Checkpoint load(const std::filesystem::path& checkpoint);
 
-  void remove_all();
+  /// For a finished run. A failure is only logged.
+  void remove_all() const;
 
  private:
-  void prune() const;
+  void prune(const std::filesystem::path& newest) const;
 
   std::filesystem::path directory_;
   int keep_;
@@ -54,7 +56,8 @@ class CheckpointStore {
 };
 
 /// Writes a folder so that it appears whole or not at all: `fill` writes files into a temporary
-/// sibling, which then replaces `directory`. `before_rename` may throw to give up.
+/// sibling that no other process uses, which then replaces `directory`. `before_rename` may throw
+/// to give up. Siblings that killed processes left are removed.
 void write_directory_atomic(const std::filesystem::path& directory,
                             const std::function<void(const std::filesystem::path&)>& fill,
                             const std::function<void()>& before_rename);

@@ -12,8 +12,8 @@ namespace ablate {
 /// rank and micro-batch counts change it within rounding, and are recorded).
 struct Environment {
   std::filesystem::path out = "out";
-  DataRoots data;
-  std::filesystem::path init_file;  ///< start weights; their SHA-256 stands in the spec
+  DataRoots data{};
+  std::filesystem::path init_file{};  ///< start weights; their SHA-256 stands in the spec
   int attempt = 1;
   std::int64_t fence = 1;  ///< checkpoints are renamed into place only while this is current
   int threads = 1;         ///< of a rank's tensor operations
@@ -23,8 +23,8 @@ struct Environment {
   double checkpoint_seconds = 300;
   std::int64_t checkpoint_steps = 0;  ///< additionally every so many steps; 0: by time alone
   int keep_checkpoints = 2;
-  std::filesystem::path stop_file;  ///< empty: the run's own
-  double deadline_seconds = 0;      ///< from the start of the process; 0: none
+  std::filesystem::path stop_file{};  ///< empty: the run's own
+  double deadline_seconds = 0;        ///< from the start of the process; 0: none
 };
 
 }  // namespace ablate

@@ -44,6 +44,13 @@ std::shared_ptr<Model> build_base_model(const Structure& structure) {
   return build({.num_classes = structure.classes, .bn_group = structure.bn_group});
 }
 
+void move_model(Model& model, at::Device device, at::ScalarType dtype) {
+  model.to(device);
+  for (auto& [name, tensor] : named_tensors(model)) {
+    if (tensor.is_floating_point()) tensor.set_data(tensor.to(dtype));
+  }
+}
+
 void replay(const std::vector<Edit>& edits, Surgeon& surgeon) {
   for (const Edit& edit : edits) surgeon.apply(edit);
 }
@@ -60,7 +67,8 @@ Finals read_finals(const std::filesystem::path& directory) {
   return finals;
 }
 
-std::shared_ptr<Model> load_final_model(const Finals& finals, bool ema) {
+std::shared_ptr<Model> load_final_model(const Finals& finals, bool ema, at::ScalarType dtype,
+                                        at::Device device) {
   if (ema && finals.ema_weights.empty()) {
     throw Error(cat(finals.weights.parent_path().string(),
                     ": the run kept no weight average; train it with ema_decay > 0"));
@@ -68,6 +76,7 @@ std::shared_ptr<Model> load_final_model(const Finals& finals, bool ema) {
   std::shared_ptr<Model> model = build_base_model(finals.structure);
   Surgeon surgeon(*model);
   replay(finals.structure.edits, surgeon);
+  move_model(*model, device, dtype);
   load_weights(*model, ema ? finals.ema_weights : finals.weights);
   return model;
 }

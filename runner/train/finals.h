@@ -28,6 +28,9 @@ struct Structure {
 /// The base model of a structure, uninitialised and without its edits. Throws SpecError.
 std::shared_ptr<Model> build_base_model(const Structure& structure);
 
+/// Floating-point tensors get `dtype`; torch's Module::to would turn counters into fractions, too.
+void move_model(Model& model, at::Device device, at::ScalarType dtype);
+
 /// Applies recorded edits to a base model through `surgeon`.
 void replay(const std::vector<Edit>& edits, Surgeon& surgeon);
 
@@ -43,6 +46,8 @@ struct Finals {
 Finals read_finals(const std::filesystem::path& directory);
 
 /// The finished model, edits applied and weights loaded.
-std::shared_ptr<Model> load_final_model(const Finals& finals, bool ema);
+std::shared_ptr<Model> load_final_model(const Finals& finals, bool ema,
+                                        at::ScalarType dtype = at::kFloat,
+                                        at::Device device = at::kCPU);
 
 }  // namespace ablate

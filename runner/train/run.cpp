@@ -51,6 +51,7 @@ class Run {
 
  private:
   Outcome train();
+  void seal_failure(const std::exception& error);
   void record_facts();
   void build_model();
   void load_teacher();
@@ -89,6 +90,7 @@ class Run {
   RunModel model_;
   std::unique_ptr<RunContext> context_;
   std::unique_ptr<Distillation> distillation_;
+  std::string teacher_sha256_;
   std::unique_ptr<Communicator> bn_communicator_;
   std::unique_ptr<TrainLoader> loader_;
   std::optional<Schedule> schedule_;
@@ -124,21 +126,37 @@ Run::Run(const RunSpec& spec, const Environment& environment, Communicator& worl
       log_(spool_, world.rank() == 0) {}
 
 Outcome Run::execute() {
+  Outcome outcome;
   try {
-    return train();
+    outcome = train();
   } catch (const std::exception& error) {
+    seal_failure(error);
+    throw;
+  }
+  spool_.outcome(outcome);
+  spool_.close();
+  // Not earlier: until the outcome is recorded the run may have to come back to its last step.
+  if (outcome.state == OutcomeState::Done && log_.main_rank()) checkpoints_.remove_all();
+  world_.barrier();  // ranks leave together, behind sealed spools
+  return outcome;
+}
+
+/// A disk that is full hides no other error.
+void Run::seal_failure(const std::exception& error) {
+  try {
     Outcome outcome = outcome_of(error);
     outcome.last_step = step_;
     spool_.outcome(outcome);
     spool_.close();
-    throw;
+  } catch (const std::exception& unwritten) {
+    log_error(cat("the outcome of this attempt is not recorded: ", unwritten.what()));
   }
 }
 
 Outcome Run::train() {
   build_model();
-  record_facts();
   load_teacher();
+  record_facts();
   make_trainer();
   resumed_.reset();
   const Trainer::Result result = trainer_->fit(step_);
@@ -152,9 +170,6 @@ Outcome Run::train() {
   } else {
     finish();
   }
-  spool_.outcome(outcome);
-  spool_.close();
-  world_.barrier();  // ranks leave together, behind sealed spools
   return outcome;
 }
 
@@ -172,9 +187,10 @@ void Run::record_facts() {
                                           .dump());
   spool_.facts(FactKind::Toolchain, toolchain_facts().dump());
   spool_.facts(FactKind::Data, data_.facts().dump());
-  if (!model_.init_sha256.empty()) {
-    spool_.facts(FactKind::Lineage, json{{"init", model_.init_sha256}}.dump());
-  }
+  json lineage = json::object();
+  if (!model_.init_sha256.empty()) lineage["init"] = model_.init_sha256;
+  if (!teacher_sha256_.empty()) lineage["teacher"] = teacher_sha256_;
+  if (!lineage.empty()) spool_.facts(FactKind::Lineage, lineage.dump());
   spool_.flush();
 }
 
@@ -211,11 +227,10 @@ void Run::load_teacher() {
   const Parent* teacher = spec_.parent("teacher");
   if (!teacher) return;
   Params params(*spec_.training.find("distillation"), "distillation");
-  auto model = load_final_model(
-      read_finals(RunPaths(environment_.out, teacher->run_id).final_directory()), false);
-  model->to(device_, dtype_);
-  distillation_ =
-      std::make_unique<Distillation>(Distillation::Options::read(params), std::move(model));
+  const Finals finals = read_finals(RunPaths(environment_.out, teacher->run_id).final_directory());
+  teacher_sha256_ = sha256_hex(finals.weights);
+  distillation_ = std::make_unique<Distillation>(Distillation::Options::read(params),
+                                                 load_final_model(finals, false, dtype_, device_));
 }
 
 void Run::make_trainer() {
@@ -227,8 +242,10 @@ void Run::make_trainer() {
                     RunLength::of_epochs(data_.steps_per_epoch(), options_.epochs));
   loader_ = data_.train_loader();
   const std::int64_t rank_batch = options_.global_batch / world_.size();
-  bn_communicator_ = make_group_communicator(world_, options_.bn_group, options_.global_batch,
-                                             rank_batch / loader_->micro_batches_per_step());
+  if (Registry<ModelInfo>::get(spec_.model.name).batch_norm) {
+    bn_communicator_ = make_group_communicator(world_, options_.bn_group, options_.global_batch,
+                                               rank_batch / loader_->micro_batches_per_step());
+  }
   trainer_ = std::make_unique<Trainer>(
       Trainer::Parts{.options = options_,
                      .schedule = *schedule_,
@@ -266,7 +283,6 @@ void Run::log_evaluation(const std::string& prefix, std::int64_t step,
 /// Points carry the number of the last step done, so that a later attempt, which starts at the step
 /// after it, does not replace them.
 void Run::evaluate_all(std::int64_t step) {
-  synchronize_running_statistics(*model_.model, world_);
   const Evaluation test = evaluate_on(data_.splits().test);
   log_evaluation("eval", step - 1, test);
   if (data_.splits().holdout) {
@@ -291,7 +307,6 @@ bool Run::checkpoint_due(std::int64_t step) const {
 
 void Run::save_checkpoint(std::int64_t step) {
   step_ = step;
-  synchronize_running_statistics(*model_.model, world_);
   last_checkpoint_ = Clock::now();
   if (!log_.main_rank()) return;
   Checkpoint checkpoint{.step = step, .state = {}, .tensors = model_tensors(*model_.model)};
@@ -319,13 +334,11 @@ void Run::check_fence() const {
 /// The finalized model is what tables speak about.
 void Run::finish() {
   step_ = total_steps();
-  synchronize_running_statistics(*model_.model, world_);
   methods_.finalize(*model_.surgeon);
   log_finals(step_);
   if (log_.main_rank()) {
     save_finals();
     spool_.flush();
-    checkpoints_.remove_all();
   }
 }
 

@@ -10,9 +10,9 @@ void RunLog::number(const std::string& name, std::int64_t step, double value,
 }
 
 void RunLog::timing(const std::string& name, std::int64_t step, double value,
-                    const std::string& unit) {
+                    const std::string& unit, Better better) {
   if (!main_rank_) return;
-  spool_.log(spool_.metric(name, unit, Better::Lower, MetricKind::Timing), step, value);
+  spool_.log(spool_.metric(name, unit, better, MetricKind::Timing), step, value);
 }
 
 void RunLog::final_number(const std::string& name, std::int64_t step, double value,

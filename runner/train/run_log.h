@@ -19,7 +19,8 @@ class RunLog {
   void number(const std::string& name, std::int64_t step, double value,
               const std::string& unit = "", Better better = Better::Neither);
   /// A measurement of time.
-  void timing(const std::string& name, std::int64_t step, double value, const std::string& unit);
+  void timing(const std::string& name, std::int64_t step, double value, const std::string& unit,
+              Better better = Better::Lower);
   /// The value a table shows, whatever the metric's rule.
   void final_number(const std::string& name, std::int64_t step, double value,
                     const std::string& unit = "", Better better = Better::Neither,

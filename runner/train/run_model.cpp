@@ -1,6 +1,7 @@
 #include "runner/train/run_model.h"
 
 #include <map>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
@@ -21,7 +22,6 @@ Structure base_structure(const RunSpec& spec, const TrainingOptions& options,
 }
 
 void start_from_parent(RunModel& made, const Finals& finals, bool ema) {
-  replay(finals.structure.edits, *made.surgeon);
   const std::filesystem::path& weights = ema ? finals.ema_weights : finals.weights;
   if (weights.empty()) {
     throw Error(cat("from_weights = \"ema\", but the parent run in ",
@@ -54,14 +54,18 @@ RunModel make_start_model(const RunSpec& spec, const TrainingOptions& options,
   made.model = build_base_model(base_structure(spec, options, classes));
   made.surgeon = std::make_unique<Surgeon>(*made.model);
   made.model->initialize(spec.seed);
-  if (const Parent* parent = spec.parent("init")) {
-    start_from_parent(made,
-                      read_finals(RunPaths(environment.out, parent->run_id).final_directory()),
-                      options.from_weights == "ema");
+  std::optional<Finals> parent;
+  if (const Parent* init = spec.parent("init")) {
+    parent = read_finals(RunPaths(environment.out, init->run_id).final_directory());
+    replay(parent->structure.edits, *made.surgeon);
+  }
+  // Before weights are read: they may be more precise than what a model is born with.
+  move_model(*made.model, device, dtype);
+  if (parent) {
+    start_from_parent(made, *parent, options.from_weights == "ema");
   } else if (!spec.init_sha256.empty()) {
     start_from_file(made, spec, environment.init_file);
   }
-  made.model->to(device, dtype);
   const at::NoGradGuard no_grad;
   for (auto& [name, tensor] : named_tensors(*made.model)) world.broadcast(tensor);
   return made;
@@ -76,7 +80,7 @@ RunModel make_resumed_model(const RunSpec& spec, const TrainingOptions& options,
   std::vector<Edit> edits;
   for (const auto& edit : checkpoint.state.at("edits")) edits.push_back(edit_from_json(edit));
   replay(edits, *made.surgeon);
-  made.model->to(device, dtype);
+  move_model(*made.model, device, dtype);
   made.init_sha256 = checkpoint.state.at("init_sha256").get<std::string>();
   std::map<std::string, at::Tensor> stored(checkpoint.tensors.begin(), checkpoint.tensors.end());
   const at::NoGradGuard no_grad;

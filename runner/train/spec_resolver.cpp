@@ -1,11 +1,12 @@
 #include "runner/train/spec_resolver.h"
 
 #include <algorithm>
-#include <array>
+#include <numeric>
 
 #include "datasets/dataset.h"
 #include "datasets/recipe.h"
 #include "methods/method_stack.h"
+#include "methods/models/batch_norm.h"
 #include "runner/core/error.h"
 #include "runner/core/hash.h"
 #include "runner/core/schedule.h"
@@ -49,6 +50,16 @@ Component resolve_part(const NamedPart& part, std::string_view key, int semantic
   return {part.name, semantics, params.resolved()};
 }
 
+/// Puts the place in front of what `check` has to say.
+template <typename Check>
+void check_at(const std::string& where, Check check) {
+  try {
+    check();
+  } catch (const SpecError& error) {
+    throw SpecError(cat(where, ": ", error.what()));
+  }
+}
+
 class Resolver {
  public:
   Resolver(const Value& draft, const std::vector<DraftParent>& parents, const DataRoots& roots)
@@ -56,13 +67,15 @@ class Resolver {
 
   ResolvedRun resolve(int ranks) {
     const TrainingOptions options = TrainingOptions::read(run_);
+    ranks_ = ranks;
     result_.spec.seed = static_cast<std::uint64_t>(run_.integer(
         "seed", 0, 0, std::numeric_limits<std::int64_t>::max(), "every random number hangs on it"));
-    check_ranks(options, ranks);
+    check_ranks(options);
     resolve_dataset();
-    resolve_model();
+    check_size(options);
+    resolve_model(options);
     resolve_methods();
-    resolve_augmentation();
+    resolve_augmentation(options);
     resolve_task();
     resolve_optimizer(options);
     resolve_init();
@@ -81,19 +94,26 @@ class Resolver {
     return nullptr;
   }
 
-  void check_ranks(const TrainingOptions& options, int ranks) const {
-    if (options.global_batch % ranks == 0) return;
-    std::int64_t lower = options.global_batch;
-    while (lower % ranks != 0) --lower;
+  void check_ranks(const TrainingOptions& options) const {
+    const std::int64_t lower = options.global_batch / ranks_ * ranks_;
+    if (options.global_batch == lower) return;
     run_.fail("global_batch",
-              cat(options.global_batch, " images do not divide among ", ranks,
-                  " ranks; use global_batch = ", std::max<std::int64_t>(lower, ranks), " or ",
-                  lower + ranks, ", or another number of ranks"));
+              cat(options.global_batch, " images do not divide among ", ranks_,
+                  " ranks; use global_batch = ", lower > 0 ? cat(lower, " or ") : "",
+                  lower + ranks_, ", or another number of ranks"));
+  }
+
+  /// A part whose registration is looked up by name: where the key is missing, that is said.
+  NamedPart required_part(std::string_view key, std::string_view help) {
+    const Value* raw = run_.raw(key, help);
+    if (!raw) {
+      run_.fail(key, cat("is required: ", help, "; accepted: ", key, " = { name = \"...\", ... }"));
+    }
+    return named_part(raw, key, "");
   }
 
   void resolve_dataset() {
-    const NamedPart part =
-        named_part(run_.raw("dataset", "data set and its settings"), "dataset", "");
+    const NamedPart part = required_part("dataset", "data set and its settings");
     const auto& info = Registry<DatasetInfo>::get(part.name, part.where);
     std::int64_t holdout = 0;
     DatasetOpener open;
@@ -114,8 +134,15 @@ class Resolver {
     result_.classes = splits.train->facts().classes;
   }
 
-  void resolve_model() {
-    const NamedPart part = named_part(run_.raw("model", "model and its settings"), "model", "");
+  void check_size(const TrainingOptions& options) {
+    result_.steps_per_epoch = result_.train_size / options.global_batch;
+    if (result_.steps_per_epoch > 0) return;
+    run_.fail("global_batch", cat(options.global_batch, " images are more than the training set (",
+                                  result_.train_size, ")"));
+  }
+
+  void resolve_model(const TrainingOptions& options) {
+    const NamedPart part = required_part("model", "model and its settings");
     model_ = &Registry<ModelInfo>::get(part.name, part.where);
     result_.spec.model = resolve_part(part, "model", model_->semantics, [&](Params& params) {
       model_->configure(model_->name, params);
@@ -126,6 +153,9 @@ class Resolver {
                           " with other settings; a run made from it has the same model (leave the "
                           "key out to inherit it from [run])"));
     }
+    if (!model_->batch_norm) return;
+    check_at(run_.where("bn_group"),
+             [&] { groups_are_local(ranks_, options.bn_group, options.global_batch, 0); });
   }
 
   void resolve_methods() {
@@ -147,7 +177,7 @@ class Resolver {
     check_methods(*model_, all, run_.where("methods"));
   }
 
-  void resolve_augmentation() {
+  void resolve_augmentation(const TrainingOptions& options) {
     const NamedPart part =
         named_part(run_.raw("augmentation", "training transforms"), "augmentation", "none");
     if (std::ranges::find(augmentation_names(), part.name) == augmentation_names().end()) {
@@ -155,11 +185,23 @@ class Resolver {
                           suggestion(part.name, augmentation_names())));
     }
     const Value* size = result_.spec.model.params.find("image_size");
+    AugmentRecipe recipe;
     result_.spec.augmentation =
         resolve_part(part, "augmentation", kAugmentSemantics, [&](Params& params) {
           const auto image_size = size ? size->as_int() : model_->image_size;
-          read_augmentation(part.name, params, static_cast<int>(image_size));
+          recipe = read_augmentation(part.name, params, static_cast<int>(image_size));
         });
+    if (recipe.mixing.enabled()) check_mixing(options);
+  }
+
+  void check_mixing(const TrainingOptions& options) const {
+    const std::int64_t slice = options.global_batch / ranks_;
+    if (slice % options.mix_group == 0) return;
+    const std::int64_t divisor = std::gcd(slice, options.mix_group);
+    run_.fail("mix_group",
+              cat("groups of ", options.mix_group, " images do not divide the ", slice,
+                  " images of each of ", ranks_, " ranks; use ",
+                  divisor > 1 ? cat("mix_group = ", divisor, " or ") : "", "another global_batch"));
   }
 
   void resolve_task() {
@@ -188,9 +230,10 @@ class Resolver {
     result_.spec.schedule =
         resolve_part(decay, "schedule", kScheduleSemantics, [&](Params& params) {
           const ScheduleSettings settings = read_schedule(decay.name, params);
-          // A run without training has no course to check.
-          if (options.epochs > 0)
-            Schedule(settings, base_lr, RunLength::of_epochs(1, options.epochs));
+          check_at(decay.where, [&] {
+            Schedule(settings, base_lr,
+                     RunLength::of_epochs(result_.steps_per_epoch, options.epochs));
+          });
         });
   }
 
@@ -224,6 +267,10 @@ class Resolver {
       run_.fail("distillation", "there is no teacher; add teacher = \"LABEL\" to the variant");
     }
     for (const DraftParent& parent : parents_) {
+      if (parent.run->classes != result_.classes) {
+        throw SpecError(cat(run_.where(), ": the ", parent.role, " run has ", parent.run->classes,
+                            " classes, this data set ", result_.classes));
+      }
       result_.spec.parents.push_back(
           {parent.role, parent.run->spec.id(), parent.run->spec.config_hash()});
     }
@@ -231,12 +278,6 @@ class Resolver {
   }
 
   void count_images(const TrainingOptions& options) {
-    result_.steps_per_epoch = result_.train_size / options.global_batch;
-    if (options.epochs > 0 && result_.steps_per_epoch == 0) {
-      run_.fail("global_batch",
-                cat(options.global_batch, " images are more than the training set (",
-                    result_.train_size, ")"));
-    }
     result_.images_seen = options.epochs * result_.steps_per_epoch * options.global_batch;
     if (const ResolvedRun* init = parent("init")) result_.images_seen += init->images_seen;
   }
@@ -254,6 +295,7 @@ class Resolver {
   Params run_;
   const std::vector<DraftParent>& parents_;
   const DataRoots& roots_;
+  int ranks_ = 1;
   const ModelInfo* model_ = nullptr;
   ResolvedRun result_;
 };

@@ -12,23 +12,20 @@
 namespace ablate {
 namespace {
 
+constexpr double kInputBound = 0.2;  // share of a step spent waiting for images
+
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 }  // namespace
 
-/// What one optimizer step tells.
+/// What one optimizer step tells; but for the time equal on all ranks.
 struct Trainer::StepNumbers {
-  double loss = 0;       ///< mean over this rank's images
+  double loss = 0;       ///< mean over the global batch
   double grad_norm = 0;  ///< of the mean gradient over all ranks, before clipping
   double lr = 0;
   double seconds = 0;
-};
-
-/// What all ranks agree upon after a step.
-struct Trainer::Agreement {
-  double loss = 0;  ///< mean over the global batch
   bool stop = false;
   bool checkpoint = false;
 };
@@ -51,7 +48,7 @@ Trainer::Result Trainer::fit(std::int64_t first_step) {
   RunContext& context = parts_.context;
   const std::int64_t per_epoch = context.steps_per_epoch();
   const std::int64_t total = per_epoch * parts_.options.epochs;
-  parts_.context.surgeon().model().train();
+  context.surgeon().model().train();
   if (first_step < total) parts_.loader.seek(first_step / per_epoch, first_step % per_epoch);
 
   for (std::int64_t step = first_step; step < total;) {
@@ -61,23 +58,24 @@ Trainer::Result Trainer::fit(std::int64_t first_step) {
     follow_structure();
 
     const StepNumbers numbers = train_step(step);
-    const Agreement agreed = agree(numbers.loss, step);
-    log_step(numbers, agreed.loss, step);
+    log_step(numbers, step);
     ++step;
 
     const bool last = step == total;
-    if (step % per_epoch == 0) {
-      parts_.methods.on_epoch(context, EpochEdge::End);
-      const std::int64_t epoch = step / per_epoch;
-      if (epoch % parts_.options.evaluate_every == 0 || last) callbacks_.evaluate(step);
-    }
-    if (agreed.stop && !last) {
-      callbacks_.save_checkpoint(step);
-      return Result::Stopped;
-    }
-    if (agreed.checkpoint || last) callbacks_.save_checkpoint(step);
+    if (step % per_epoch == 0) end_epoch(step, last);
+    if (numbers.stop || numbers.checkpoint || last) callbacks_.save_checkpoint(step);
+    if (numbers.stop && !last) return Result::Stopped;
   }
   return Result::Finished;
+}
+
+void Trainer::end_epoch(std::int64_t step, bool last) {
+  RunContext& context = parts_.context;
+  parts_.methods.on_epoch(context, EpochEdge::End);
+  follow_structure();
+  log_epoch(step - 1);
+  const std::int64_t epoch = step / context.steps_per_epoch();
+  if (epoch % parts_.options.evaluate_every == 0 || last) callbacks_.evaluate(step);
 }
 
 /// Arena and gradient reducer are views of a structure; after an edit both are made anew, the state
@@ -99,39 +97,49 @@ void Trainer::make_reducer() {
 
 Trainer::StepNumbers Trainer::train_step(std::int64_t step) {
   const auto start = std::chrono::steady_clock::now();
-  StepNumbers numbers;
-  arena_->zero_grad();
-  const std::int64_t micro_batches = parts_.loader.micro_batches_per_step();
-  for (std::int64_t i = 0; i < micro_batches; ++i) {
-    const Batch batch = parts_.loader.next();
-    // Equal micro-batches: the mean of their means is the mean over the rank's slice.
-    const at::Tensor loss = micro_batch_loss(batch, step) / static_cast<double>(micro_batches);
-    numbers.loss += loss.item<double>();
-    if (i + 1 == micro_batches) reducer_->arm();
-    loss.backward();
-  }
-  reducer_->finish();
+  const double own_loss = accumulate_gradients(step);
+  StepNumbers numbers = agree(own_loss, step);
   update(numbers, step);
   numbers.seconds = seconds_since(start);
   return numbers;
 }
 
-/// The gradient is equal on all ranks, so they all decide alike whether it can be used.
+/// Leaves the mean gradient over the global batch in the arena; returns the mean loss over this
+/// rank's slice.
+double Trainer::accumulate_gradients(std::int64_t step) {
+  arena_->zero_grad();
+  double mean_loss = 0;
+  const std::int64_t micro_batches = parts_.loader.micro_batches_per_step();
+  for (std::int64_t i = 0; i < micro_batches; ++i) {
+    const Batch batch = parts_.loader.next();
+    // Equal micro-batches: the mean of their means is the mean over the rank's slice.
+    const at::Tensor loss = micro_batch_loss(batch, step) / static_cast<double>(micro_batches);
+    mean_loss += loss.item<double>();
+    if (i + 1 == micro_batches) reducer_->arm();
+    loss.backward();
+  }
+  reducer_->finish();
+  return mean_loss;
+}
+
+/// Loss and gradient are equal on all ranks, so they all decide alike whether they can be used.
 void Trainer::update(StepNumbers& numbers, std::int64_t step) {
+  Model& model = parts_.context.surgeon().model();
   numbers.lr = parts_.schedule.lr(step);
   numbers.grad_norm = gradient_norm(*arena_);
-  if (!std::isfinite(numbers.grad_norm)) {
+  if (!std::isfinite(numbers.loss) || !std::isfinite(numbers.grad_norm)) {
     meet_nan(numbers, step);
+    discard_running_statistics(model);
     return;
   }
   parts_.optimizer.step(*arena_,
                         {.lr = numbers.lr,
                          .gradient_scale = clip_factor(numbers.grad_norm, parts_.options.clip_norm),
                          .ema_decay = parts_.options.ema_decay});
-  if (!ema_) return;
-  // BatchNorm's running statistics are spread over the ranks until they are asked for.
-  synchronize_running_statistics(parts_.context.surgeon().model(), parts_.context.communicator());
-  ema_->update_buffers();
+  // After every step, not when somebody looks: the moments at which checkpoints are taken must not
+  // show in the rounding.
+  synchronize_running_statistics(model, parts_.context.communicator());
+  if (ema_) ema_->update_buffers();
 }
 
 at::Tensor Trainer::micro_batch_loss(const Batch& batch, std::int64_t step) {
@@ -149,17 +157,16 @@ at::Tensor Trainer::micro_batch_loss(const Batch& batch, std::int64_t step) {
 }
 
 void Trainer::meet_nan(const StepNumbers& numbers, std::int64_t step) {
-  const std::string what =
-      cat("gradient norm is ", numbers.grad_norm, " at step ", step, " (loss on this rank ",
-          numbers.loss, ", learning rate ", numbers.lr, ")");
+  const std::string what = cat("loss ", numbers.loss, ", gradient norm ", numbers.grad_norm,
+                               " at step ", step, " (learning rate ", numbers.lr, ")");
   if (parts_.options.on_nan == NanPolicy::Stop) {
     throw DivergedError(what + "; lower optimizer.lr, set clip_norm, or on_nan = \"skip\"");
   }
-  log_warning(cat(what, ": update skipped"));
+  if (parts_.log.main_rank()) log_warning(cat(what, ": update skipped"));
   parts_.log.event(step, "nan_skipped", {{"detail", what}});
 }
 
-Trainer::Agreement Trainer::agree(double loss, std::int64_t step) {
+Trainer::StepNumbers Trainer::agree(double loss, std::int64_t step) {
   Communicator& communicator = parts_.context.communicator();
   const bool due = communicator.rank() == 0 && callbacks_.checkpoint_due(step + 1);
   at::Tensor sums = at::empty({3}, at::kDouble);
@@ -168,8 +175,11 @@ Trainer::Agreement Trainer::agree(double loss, std::int64_t step) {
   values[1] = parts_.stop.requested() ? 1.0 : 0.0;
   values[2] = due ? 1.0 : 0.0;
   communicator.all_reduce(sums);
-  return {
-      .loss = values[0] / communicator.size(), .stop = values[1] > 0, .checkpoint = values[2] > 0};
+  StepNumbers agreed;
+  agreed.loss = values[0] / communicator.size();
+  agreed.stop = values[1] > 0;
+  agreed.checkpoint = values[2] > 0;
+  return agreed;
 }
 
 namespace {
@@ -215,13 +225,29 @@ void Trainer::restore(const Checkpoint& checkpoint) {
   arena_->set_updates(checkpoint.state.at("updates").get<std::int64_t>());
 }
 
-void Trainer::log_step(const StepNumbers& numbers, double loss, std::int64_t step) {
+void Trainer::log_step(const StepNumbers& numbers, std::int64_t step) {
   RunLog& log = parts_.log;
-  log.number("train/loss", step, loss, "nat", Better::Lower);
+  const double waited = parts_.loader.take_wait_seconds();
+  log.number("train/loss", step, numbers.loss, "nat", Better::Lower);
   log.number("train/lr", step, numbers.lr);
   log.number("train/grad_norm", step, numbers.grad_norm);
   log.timing("time/step_s", step, numbers.seconds, "s");
-  log.timing("time/wait_s", step, parts_.loader.take_wait_seconds(), "s");
+  log.timing("time/wait_s", step, waited, "s");
+  epoch_.seconds += numbers.seconds;
+  epoch_.waited += waited;
+  ++epoch_.steps;
+}
+
+void Trainer::log_epoch(std::int64_t step) {
+  const EpochTimes times = std::exchange(epoch_, {});
+  const auto images = static_cast<double>(times.steps * parts_.options.global_batch);
+  parts_.log.timing("time/epoch_s", step, times.seconds, "s");
+  parts_.log.timing("train/images_per_s", step, images / times.seconds, "1/s", Better::Higher);
+  const double waited = times.waited / times.seconds;
+  if (waited > kInputBound && parts_.log.main_rank() && !std::exchange(said_input_bound_, true)) {
+    log_warning(cat("input-bound: ", std::lround(100 * waited),
+                    " % of the epoch's steps was waiting for images; raise --loader-threads"));
+  }
 }
 
 }  // namespace ablate

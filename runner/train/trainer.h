@@ -65,22 +65,31 @@ class Trainer {
 
  private:
   struct StepNumbers;
-  struct Agreement;
+  /// Wall time of the steps of an epoch, as far as this attempt made them.
+  struct EpochTimes {
+    double seconds = 0, waited = 0;
+    std::int64_t steps = 0;
+  };
 
   void follow_structure();
   void make_reducer();
-  void update(StepNumbers& numbers, std::int64_t step);
   StepNumbers train_step(std::int64_t step);
+  double accumulate_gradients(std::int64_t step);
   at::Tensor micro_batch_loss(const Batch& batch, std::int64_t step);
-  Agreement agree(double loss, std::int64_t step);
+  StepNumbers agree(double loss, std::int64_t step);
+  void update(StepNumbers& numbers, std::int64_t step);
   void meet_nan(const StepNumbers& numbers, std::int64_t step);
-  void log_step(const StepNumbers& numbers, double loss, std::int64_t step);
+  void end_epoch(std::int64_t step, bool last);
+  void log_step(const StepNumbers& numbers, std::int64_t step);
+  void log_epoch(std::int64_t step);
 
   Parts parts_;
   Callbacks callbacks_;
   std::optional<ParameterArena> arena_;
   std::optional<Ema> ema_;
   std::unique_ptr<GradientReducer> reducer_;
+  EpochTimes epoch_;
+  bool said_input_bound_ = false;
 };
 
 }  // namespace ablate

@@ -86,8 +86,8 @@ int eval_rank(const EvalOptions& options, Communicator& world) {
       {.data = parse_data_roots(options.data), .loader_threads = options.loader_threads},
       {.rank = world.rank(), .size = world.size()});
   const at::ScalarType dtype = training.precision == "fp64" ? at::kDouble : at::kFloat;
-  const std::shared_ptr<Model> model = load_final_model(read_finals(folder.finals), options.ema);
-  model->to(dtype);
+  const std::shared_ptr<Model> model =
+      load_final_model(read_finals(folder.finals), options.ema, dtype);
   Params task_params(spec.task.params, cat("task \"", spec.task.name, "\""));
   const auto task = Registry<TaskInfo>::get(spec.task.name).make(task_params);
   const auto split = choose_split(data.splits(), options.split);

@@ -27,11 +27,11 @@ Lut make_lut(Rule rule) {
   return lut;
 }
 
-void apply(Image& image, const Lut& lut) {
+void apply_lut(Image& image, const Lut& lut) {
   for (std::uint8_t& v : image.pixels) v = lut[v];
 }
 
-void apply(Image& image, const std::array<Lut, kChannels>& luts) {
+void apply_luts(Image& image, const std::array<Lut, kChannels>& luts) {
   const std::size_t size = image.pixels.size();
   for (std::size_t i = 0; i < size; i += kChannels) {
     for (std::size_t c = 0; c < kChannels; ++c) image.pixels[i + c] = luts[c][image.pixels[i + c]];
@@ -93,14 +93,14 @@ int grey(const std::uint8_t* rgb) {
 
 void autocontrast(Image& image) {
   const auto counts = histograms(image);
-  apply(image, std::array{autocontrast_lut(counts[0]), autocontrast_lut(counts[1]),
-                          autocontrast_lut(counts[2])});
+  apply_luts(image, std::array{autocontrast_lut(counts[0]), autocontrast_lut(counts[1]),
+                               autocontrast_lut(counts[2])});
 }
 
 void equalize(Image& image) {
   const auto counts = histograms(image);
-  apply(image,
-        std::array{equalize_lut(counts[0]), equalize_lut(counts[1]), equalize_lut(counts[2])});
+  apply_luts(image,
+             std::array{equalize_lut(counts[0]), equalize_lut(counts[1]), equalize_lut(counts[2])});
 }
 
 void invert(Image& image) {
@@ -113,11 +113,11 @@ void posterize(Image& image, int bits) {
 }
 
 void solarize(Image& image, int threshold) {
-  apply(image, make_lut([=](int v) { return v < threshold ? v : 255 - v; }));
+  apply_lut(image, make_lut([=](int v) { return v < threshold ? v : 255 - v; }));
 }
 
 void solarize_add(Image& image, int add) {
-  apply(image, make_lut([=](int v) { return v < 128 ? v + add : v; }));
+  apply_lut(image, make_lut([=](int v) { return v < 128 ? v + add : v; }));
 }
 
 void adjust_color(Image& image, double factor) {
@@ -136,10 +136,10 @@ void adjust_contrast(Image& image, double factor) {
   for (std::size_t i = 0; i < image.pixels.size(); i += kChannels) sum += grey(&image.pixels[i]);
   const double count = static_cast<double>(image.width) * image.height;
   const int mean = static_cast<int>(static_cast<double>(sum) / count + 0.5);
-  apply(image, blend_lut(mean, factor));
+  apply_lut(image, blend_lut(mean, factor));
 }
 
-void adjust_brightness(Image& image, double factor) { apply(image, blend_lut(0, factor)); }
+void adjust_brightness(Image& image, double factor) { apply_lut(image, blend_lut(0, factor)); }
 
 void adjust_sharpness(Image& image, double factor) {
   if (image.width < 3 || image.height < 3) return;  // all border, which smoothing copies

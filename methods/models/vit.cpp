@@ -215,6 +215,7 @@ void read_shape(Params& params, Options& o) {
   o.heads = params.integer("num_heads", o.heads, 1, 1024, "attention heads; must divide embed_dim");
   o.mlp_ratio =
       params.number("mlp_ratio", o.mlp_ratio, 0.01, 64, "hidden width of the MLP over embed_dim");
+  o.distilled = params.boolean("distilled", false, "distillation token and a head of its own");
   if (o.dim % o.heads != 0) {
     params.fail("num_heads", cat(o.heads, " does not divide embed_dim = ", o.dim));
   }

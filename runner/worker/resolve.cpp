@@ -1,6 +1,8 @@
 #include <deque>
 #include <iostream>
 #include <iterator>
+#include <optional>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -11,7 +13,7 @@
 #include "runner/worker/data_options.h"
 #include "runner/worker/verb.h"
 
-namespace ablate {
+namespace ablate::worker::resolve {
 namespace {
 
 using nlohmann::json;
@@ -72,33 +74,39 @@ json answer_json(const ResolvedRun& run) {
           {"semantics_notes", notes_json(spec)}};
 }
 
-/// Resolves drafts in order; a child of a draft that failed fails with it.
+/// Resolves drafts in order; a child of a draft that failed fails with its message, so that a
+/// reader who drops repetitions sees each mistake once.
 class BatchResolver {
  public:
   explicit BatchResolver(DataRoots roots) : roots_(std::move(roots)) {}
 
   json resolve(const json& draft) {
     resolved_.emplace_back();
+    errors_.emplace_back();
     try {
       std::vector<DraftParent> parents;
       for (const json& parent : draft.at("parents")) {
-        const auto& run = resolved_.at(parent.at("draft").get<std::size_t>());
-        if (!run)
-          return {{"error", cat("\"", draft.at("label").get<std::string>(),
-                                "\" starts from a run that has errors")}};
-        parents.push_back({parent.at("role").get<std::string>(), &*run});
+        const auto index = parent.at("draft").get<std::size_t>();
+        if (!resolved_.at(index)) return fail(errors_[index]);
+        parents.push_back({parent.at("role").get<std::string>(), &*resolved_[index]});
       }
       resolved_.back() = resolve_run(Value::from_annotated_json(draft.at("spec")), parents, roots_,
                                      draft.value("ranks", 1));
       return answer_json(*resolved_.back());
     } catch (const Error& error) {
-      return {{"error", error.what()}};
+      return fail(error.what());
     }
   }
 
  private:
+  json fail(const std::string& message) {
+    errors_.back() = message;
+    return {{"error", message}};
+  }
+
   DataRoots roots_;
   std::deque<std::optional<ResolvedRun>> resolved_;  // addresses stay
+  std::vector<std::string> errors_;                  // of drafts that could not be resolved
 };
 
 int resolve_drafts(const DataRoots& roots) {
@@ -126,4 +134,4 @@ const Registry<Verb>::Add added{{
 }};
 
 }  // namespace
-}  // namespace ablate
+}  // namespace ablate::worker::resolve

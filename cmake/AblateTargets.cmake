@@ -8,7 +8,7 @@
 #           ablate_add_executable name every OBJECT library they depend on, however deep.
 # A folder without sources yet becomes an INTERFACE library, so that configuration always works.
 
-# Warnings, and precompiled header or unity. All torch targets share one set of flags: GCC accepts a
+# Warnings, and unity or precompiled header. All torch targets share one set of flags: GCC accepts a
 # precompiled header only from a compilation with equal flags.
 function(ablate_configure_target target is_torch)
   target_compile_options(${target} PRIVATE
@@ -19,13 +19,10 @@ function(ablate_configure_target target is_torch)
       target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
     endif()
   endif()
-  if(NOT is_torch)
-    return()
-  endif()
   if(ABLATE_UNITY)
     set_target_properties(${target} PROPERTIES
       UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${ABLATE_UNITY_BATCH})
-  elseif(ABLATE_PCH AND NOT target STREQUAL "ablate_torch")
+  elseif(ABLATE_PCH AND is_torch AND NOT target STREQUAL "ablate_torch")
     target_precompile_headers(${target} REUSE_FROM ablate_torch)
   endif()
 endfunction()

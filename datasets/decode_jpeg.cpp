@@ -16,7 +16,7 @@ namespace {
 
 /// libjpeg reports errors by a call that must not return: it jumps back into the step_* function
 /// that called the library. Those functions hold no C++ object with a destructor, so nothing is
-/// skipped; everything is owned by the Decoder outside.
+/// skipped; everything is owned by the JpegDecoder outside.
 struct ErrorManager {
   jpeg_error_mgr base;  // first, so that libjpeg's pointer to it is one to us
   std::jmp_buf escape;
@@ -44,16 +44,16 @@ void on_message(j_common_ptr info, int level) {
   }
 }
 
-class Decoder {
+class JpegDecoder {
  public:
-  Decoder() {
+  JpegDecoder() {
     info_.err = jpeg_std_error(&errors_.base);
     errors_.base.error_exit = on_error;
     errors_.base.emit_message = on_message;
   }
-  ~Decoder() { jpeg_destroy_decompress(&info_); }
-  Decoder(const Decoder&) = delete;
-  Decoder& operator=(const Decoder&) = delete;
+  ~JpegDecoder() { jpeg_destroy_decompress(&info_); }
+  JpegDecoder(const JpegDecoder&) = delete;
+  JpegDecoder& operator=(const JpegDecoder&) = delete;
 
   // Each step returns false after an error, message() then tells which.
 
@@ -119,7 +119,7 @@ void expand_cmyk(const std::uint8_t* cmyk, std::uint8_t* rgb, int width) {
 }  // namespace
 
 void decode_jpeg(std::span<const std::uint8_t> bytes, std::string_view name, Image& image) {
-  Decoder decoder;
+  JpegDecoder decoder;
   const auto check = [&](bool ok) {
     if (!ok) throw Error(cat(name, ": corrupt JPEG: ", decoder.message()));
   };

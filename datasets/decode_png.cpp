@@ -16,18 +16,18 @@ namespace {
 
 /// libpng reports errors by a call that must not return: it jumps back into the step_* function
 /// that called the library. Those functions hold no C++ object with a destructor.
-class Decoder {
+class PngDecoder {
  public:
-  explicit Decoder(std::span<const std::uint8_t> bytes) : unread_(bytes) {
+  explicit PngDecoder(std::span<const std::uint8_t> bytes) : unread_(bytes) {
     png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, this, on_error, on_warning);
     info_ = png_ == nullptr ? nullptr : png_create_info_struct(png_);
     if (info_ == nullptr) png_destroy_read_struct(&png_, nullptr, nullptr);
     ABLATE_CHECK(info_ != nullptr, "libpng cannot start");
     png_set_read_fn(png_, this, read);
   }
-  ~Decoder() { png_destroy_read_struct(&png_, &info_, nullptr); }
-  Decoder(const Decoder&) = delete;
-  Decoder& operator=(const Decoder&) = delete;
+  ~PngDecoder() { png_destroy_read_struct(&png_, &info_, nullptr); }
+  PngDecoder(const PngDecoder&) = delete;
+  PngDecoder& operator=(const PngDecoder&) = delete;
 
   // Each step returns false after an error, message() then tells which.
 
@@ -62,7 +62,7 @@ class Decoder {
 
  private:
   [[noreturn]] static void on_error(png_structp png, png_const_charp message) {
-    auto* self = static_cast<Decoder*>(png_get_error_ptr(png));
+    auto* self = static_cast<PngDecoder*>(png_get_error_ptr(png));
     std::snprintf(self->message_.data(), self->message_.size(), "%s", message);
     std::longjmp(self->escape_, 1);
   }
@@ -70,7 +70,7 @@ class Decoder {
   static void on_warning(png_structp, png_const_charp) {}  // of no consequence for the pixels
 
   static void read(png_structp png, png_bytep out, std::size_t size) {
-    auto* self = static_cast<Decoder*>(png_get_io_ptr(png));
+    auto* self = static_cast<PngDecoder*>(png_get_io_ptr(png));
     if (size > self->unread_.size()) png_error(png, "the file ends too early");
     std::memcpy(out, self->unread_.data(), size);
     self->unread_ = self->unread_.subspan(size);
@@ -86,7 +86,7 @@ class Decoder {
 }  // namespace
 
 void decode_png(std::span<const std::uint8_t> bytes, std::string_view name, Image& image) {
-  Decoder decoder(bytes);
+  PngDecoder decoder(bytes);
   const auto check = [&](bool ok) {
     if (!ok) throw Error(cat(name, ": corrupt PNG: ", decoder.message()));
   };

@@ -8,14 +8,14 @@
 namespace ablate {
 namespace {
 
-using Points = std::span<const CurvePoint>;
+using PointSpan = std::span<const CurvePoint>;
 
 bool fits_single(double value) {
   return std::isnan(value) || static_cast<double>(static_cast<float>(value)) == value;
 }
 
 // How many points the chunk that begins at the first one can hold: distances are 32 bits wide.
-std::size_t reach(Points points) {
+std::size_t reach(PointSpan points) {
   const std::size_t most = std::min(points.size(), kChunkPoints);
   std::size_t n = 1;
   while (n < most && points[n].step - points[0].step <= std::numeric_limits<std::uint32_t>::max())
@@ -23,7 +23,7 @@ std::size_t reach(Points points) {
   return n;
 }
 
-std::int64_t common_stride(Points points) {
+std::int64_t common_stride(PointSpan points) {
   if (points.size() == 1) return 1;
   const std::int64_t stride = points[1].step - points[0].step;
   for (std::size_t i = 2; i < points.size(); ++i)
@@ -36,7 +36,7 @@ void append(std::string& out, T value) {
   out.append(reinterpret_cast<const char*>(&value), sizeof value);
 }
 
-void aggregate(Points points, Chunk& chunk) {
+void aggregate(PointSpan points, Chunk& chunk) {
   for (const CurvePoint& point : points) {
     if (std::isnan(point.value)) continue;
     chunk.min = chunk.min ? std::min(*chunk.min, point.value) : point.value;
@@ -46,7 +46,7 @@ void aggregate(Points points, Chunk& chunk) {
   if (!std::isnan(points.back().value)) chunk.last = points.back().value;
 }
 
-Chunk pack_one(Points points) {
+Chunk pack_one(PointSpan points) {
   Chunk chunk;
   chunk.step0 = points[0].step;
   chunk.stride = common_stride(points);
@@ -77,7 +77,7 @@ T load(const char* at) {
 
 }  // namespace
 
-std::vector<Chunk> pack(Points points) {
+std::vector<Chunk> pack(PointSpan points) {
   std::vector<Chunk> chunks;
   while (!points.empty()) {
     const std::size_t n = reach(points);

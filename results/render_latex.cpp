@@ -49,7 +49,7 @@ const std::vector<std::pair<std::string_view, std::string_view>>& replacements()
 }
 
 /// Straight quotes become opening and closing ones in turn.
-std::string escape(std::string_view text) {
+std::string latex_text(std::string_view text) {
   std::string quoted;
   bool open = false;
   for (const char c : text) {
@@ -63,12 +63,12 @@ std::string escape(std::string_view text) {
   return replace_all(quoted, replacements());
 }
 
-std::string marker(std::size_t note) { return cat("\\textsuperscript{", note + 1, "}"); }
+std::string latex_marker(std::size_t note) { return cat("\\textsuperscript{", note + 1, "}"); }
 
-std::string cell_text(const Cell& cell, RowKind kind) {
-  std::string text = escape(cell.text);
+std::string latex_cell(const Cell& cell, RowKind kind) {
+  std::string text = latex_text(cell.text);
   if (kind == RowKind::Paper && !text.empty()) text = cat("\\textit{", text, "}");
-  for (const std::size_t note : cell.notes) text += marker(note);
+  for (const std::size_t note : cell.notes) text += latex_marker(note);
   return text;
 }
 
@@ -91,7 +91,7 @@ std::string body_of(const RenderedTable& table) {
     if (row.kind == RowKind::Paper && !papers) out += "    \\midrule\n";
     papers = papers || row.kind == RowKind::Paper;
     std::vector<std::string> cells;
-    for (const Cell& cell : row.cells) cells.push_back(cell_text(cell, row.kind));
+    for (const Cell& cell : row.cells) cells.push_back(latex_cell(cell, row.kind));
     out += row_text(cells);
   }
   return out;
@@ -101,20 +101,20 @@ std::string body_of(const RenderedTable& table) {
 
 std::string render_latex(const RenderedTable& table) {
   std::vector<std::string> header;
-  for (const RenderedColumn& column : table.columns) header.push_back(escape(column.header));
+  for (const RenderedColumn& column : table.columns) header.push_back(latex_text(column.header));
   std::string out = cat("% ", table.comment, "\n% needs \\usepackage{booktabs}\n");
   out += "\\begin{table}\n  \\centering\n  \\small\n  \\setlength{\\tabcolsep}{4pt}\n";
-  const std::string title = table.title.empty() ? "" : escape(table.title) + ". ";
-  out += cat("  \\caption{", title, escape(join(table.caption, " ")), "}\n");
+  const std::string title = table.title.empty() ? "" : latex_text(table.title) + ". ";
+  out += cat("  \\caption{", title, latex_text(join(table.caption, " ")), "}\n");
   out += cat("  \\begin{tabular}{", alignment_of(table), "}\n    \\toprule\n", row_text(header),
              "    \\midrule\n", body_of(table), "    \\bottomrule\n  \\end{tabular}\n");
   if (!table.notes.empty() || !table.findings.empty()) {
     out += "  \\par\\smallskip\n  \\begin{minipage}{\\linewidth}\\footnotesize\\raggedright\n";
     for (std::size_t i = 0; i < table.notes.size(); ++i) {
-      out += cat("    ", marker(i), "~", escape(table.notes[i]), "\\par\n");
+      out += cat("    ", latex_marker(i), "~", latex_text(table.notes[i]), "\\par\n");
     }
     for (const std::string& finding : table.findings) {
-      out += cat("    ", escape(finding), "\\par\n");
+      out += cat("    ", latex_text(finding), "\\par\n");
     }
     out += "  \\end{minipage}\n";
   }

@@ -34,7 +34,7 @@ void unpack_or_throw(const Chunk& chunk, std::vector<CurvePoint>& points) {
                             SQLITE_CORRUPT);
 }
 
-double value_of(const SQLite::Column& column) {
+double sample_of(const SQLite::Column& column) {
   return column.isNull() ? std::nan("") : column.getDouble();
 }
 
@@ -99,7 +99,7 @@ void SeriesStore::read_chunks(std::int64_t series, std::vector<CurvePoint>& poin
 void SeriesStore::read_samples(std::int64_t series, std::vector<CurvePoint>& points) {
   rebind(get_samples_, series);
   while (get_samples_.executeStep())
-    points.push_back({get_samples_.getColumn(0).getInt64(), value_of(get_samples_.getColumn(1))});
+    points.push_back({get_samples_.getColumn(0).getInt64(), sample_of(get_samples_.getColumn(1))});
   get_samples_.reset();
 }
 
@@ -187,7 +187,8 @@ std::vector<CurvePoint> SeriesStore::tail(std::int64_t series, std::size_t k) {
   std::vector<CurvePoint> points;
   rebind(last_samples_, series, k);
   while (last_samples_.executeStep())
-    points.push_back({last_samples_.getColumn(0).getInt64(), value_of(last_samples_.getColumn(1))});
+    points.push_back(
+        {last_samples_.getColumn(0).getInt64(), sample_of(last_samples_.getColumn(1))});
   last_samples_.reset();
   std::reverse(points.begin(), points.end());
   if (points.size() == k) return points;

@@ -49,7 +49,7 @@ struct SweepInfo {
 
 /// A right to start an attempt. `fence` is its number, to be compared before checkpoints are
 /// renamed into place.
-struct Claim {
+struct ClaimedAttempt {
   int attempt = 0;
   std::int64_t fence = 0;
 };
@@ -91,9 +91,9 @@ class ResultStore {
   /// seed by seed.
   std::vector<std::string> ready_runs(const std::string& sweep);
   /// Begins an attempt, durably. Nothing when the run is not ready or interrupted any more.
-  std::optional<Claim> claim(const std::string& run_uid);
+  std::optional<ClaimedAttempt> claim(const std::string& run_uid);
   /// A number (0 or below) for a bench job of the run; its state does not change.
-  Claim claim_bench(const std::string& run_uid);
+  ClaimedAttempt claim_bench(const std::string& run_uid);
   /// Records how an attempt ended, unless its spool has told already, and moves the run on
   /// (transient becomes interrupted). False when a later attempt exists: nothing is changed then.
   bool finish(const std::string& run_uid, int attempt, const Outcome& outcome);

@@ -93,8 +93,8 @@ std::vector<std::string> ResultStore::ready_runs(const std::string& sweep) {
   });
 }
 
-std::optional<Claim> ResultStore::claim(const std::string& run_uid) {
-  return with_database_errors(file_, [&]() -> std::optional<Claim> {
+std::optional<ClaimedAttempt> ResultStore::claim(const std::string& run_uid) {
+  return with_database_errors(file_, [&]() -> std::optional<ClaimedAttempt> {
     SQLite::Database& db = *database_;
     DurableTransaction transaction(db);
     const std::int64_t run = id_of_run(db, run_uid);
@@ -109,11 +109,11 @@ std::optional<Claim> ResultStore::claim(const std::string& run_uid) {
     execute(db, "INSERT INTO attempt(run_id, n, fence, start_us) VALUES (?, ?, ?, ?)", run, attempt,
             attempt, now_us());
     transaction.commit();
-    return Claim{attempt, attempt};
+    return ClaimedAttempt{attempt, attempt};
   });
 }
 
-Claim ResultStore::claim_bench(const std::string& run_uid) {
+ClaimedAttempt ResultStore::claim_bench(const std::string& run_uid) {
   return with_database_errors(file_, [&] {
     DurableTransaction transaction(*database_);
     const std::int64_t run = id_of_run(*database_, run_uid);
@@ -123,7 +123,7 @@ Claim ResultStore::claim_bench(const std::string& run_uid) {
     execute(*database_, "INSERT INTO attempt(run_id, n, fence, start_us) VALUES (?, ?, ?, ?)", run,
             number, number, now_us());
     transaction.commit();
-    return Claim{static_cast<int>(number), number};
+    return ClaimedAttempt{static_cast<int>(number), number};
   });
 }
 

@@ -213,7 +213,7 @@ TEST(Ingest, FactsFillTheirTablesAndAnotherFingerprintIsAnError) {
 TEST(Ingest, BenchJobsLeaveTheStateOfTheirRunAlone) {
   const TempFolder folder;
   Database db;
-  const Claim claim = db.store.claim_bench("r");
+  const ClaimedAttempt claim = db.store.claim_bench("r");
   EXPECT_EQ(claim.attempt, 0);
   EXPECT_EQ(db.store.claim_bench("r").attempt, -1);
   SpoolBytes spool("r", claim.attempt);

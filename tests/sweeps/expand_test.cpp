@@ -10,7 +10,7 @@
 namespace ablate {
 namespace {
 
-const std::string kHead = R"(name = "t"
+const std::string kFileHead = R"(name = "t"
 [run]
 dataset = { name = "synthetic", classes = 4 }
 model = { name = "vit" }
@@ -19,7 +19,7 @@ optimizer = { name = "adamw", lr = 1e-3 }
 )";
 
 std::vector<Draft> drafts_of(const std::string& rest) {
-  return expand(parse_sweep_text(kHead + rest, "s.toml"));
+  return expand(parse_sweep_text(kFileHead + rest, "s.toml"));
 }
 
 std::vector<std::string> labels(const std::vector<Draft>& drafts) {

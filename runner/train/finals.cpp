@@ -6,8 +6,17 @@
 #include "runner/core/error.h"
 #include "runner/core/files.h"
 #include "runner/core/params.h"
+#include "runner/train/checkpoint.h"
+#include "runner/train/ema.h"
 
 namespace ablate {
+namespace {
+
+constexpr const char* kStructure = "structure.json";
+constexpr const char* kWeights = "model.safetensors";
+constexpr const char* kEmaWeights = "ema.safetensors";
+
+}  // namespace
 
 using nlohmann::json;
 
@@ -55,14 +64,37 @@ void replay(const std::vector<Edit>& edits, Surgeon& surgeon) {
   for (const Edit& edit : edits) surgeon.apply(edit);
 }
 
+json finals_json(const Structure& structure, const std::string& spec_id) {
+  json text = structure.to_json();
+  text["spec"] = spec_id;
+  text["structure_hash"] = structure.hash();
+  return text;
+}
+
+void write_finals(const std::filesystem::path& directory, const Structure& structure,
+                  const std::string& spec_id, Model& model, Ema* ema,
+                  const std::function<void()>& before_rename) {
+  write_directory_atomic(
+      directory,
+      [&](const std::filesystem::path& fresh) {
+        save_weights(model, fresh / kWeights);
+        if (ema) {
+          const Ema::Swap swap(*ema);
+          save_weights(model, fresh / kEmaWeights);
+        }
+        write_file_atomic(fresh / kStructure, finals_json(structure, spec_id).dump(1));
+      },
+      before_rename);
+}
+
 Finals read_finals(const std::filesystem::path& directory) {
-  const std::filesystem::path structure = directory / "structure.json";
+  const std::filesystem::path structure = directory / kStructure;
   if (!std::filesystem::is_regular_file(structure)) {
     throw Error(cat("no file ", structure.string(), ": that run has not finished here"));
   }
   Finals finals{.structure = Structure::from_json(json::parse(read_file(structure))),
-                .weights = directory / "model.safetensors",
-                .ema_weights = directory / "ema.safetensors"};
+                .weights = directory / kWeights,
+                .ema_weights = directory / kEmaWeights};
   if (!std::filesystem::exists(finals.ema_weights)) finals.ema_weights.clear();
   return finals;
 }

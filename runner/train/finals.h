@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,6 +11,8 @@
 #include "runner/core/run_spec.h"
 
 namespace ablate {
+
+class Ema;
 
 /// A model as data: what a checkpoint, a finished run and a bench job say about structure.
 struct Structure {
@@ -41,6 +44,15 @@ struct Finals {
   std::filesystem::path weights;      ///< raw
   std::filesystem::path ema_weights;  ///< empty when the run kept no average
 };
+
+/// The text of structure.json: the structure, its hash and the id of the run it comes from.
+nlohmann::json finals_json(const Structure& structure, const std::string& spec_id);
+
+/// Writes the finals so that the folder appears whole or not at all; `ema` may be null.
+/// `before_rename` may throw to give up. Throws Error when the disk is full.
+void write_finals(const std::filesystem::path& directory, const Structure& structure,
+                  const std::string& spec_id, Model& model, Ema* ema,
+                  const std::function<void()>& before_rename);
 
 /// Throws Error when `directory` holds no finals, saying that the run has to be finished first.
 Finals read_finals(const std::filesystem::path& directory);

@@ -7,15 +7,14 @@
 
 #include "distributed/communicator.h"
 #include "methods/models/batch_norm.h"
-#include "methods/models/weights_io.h"
 #include "runner/core/error.h"
 #include "runner/core/files.h"
 #include "runner/core/hash.h"
 #include "runner/core/log.h"
 #include "runner/core/run_paths.h"
-#include "runner/measure/mac_counter.h"
 #include "runner/train/evaluate.h"
 #include "runner/train/facts.h"
+#include "runner/train/final_numbers.h"
 #include "runner/train/outcome.h"
 #include "runner/train/run_data.h"
 #include "runner/train/run_model.h"
@@ -63,7 +62,6 @@ class Run {
   void save_checkpoint(std::int64_t step);
   void check_fence() const;
   void finish();
-  void log_finals(std::int64_t step);
   void save_finals();
   Structure structure() const {
     return structure_of(spec_, options_, data_.classes(), *model_.surgeon);
@@ -335,53 +333,18 @@ void Run::check_fence() const {
 void Run::finish() {
   step_ = total_steps();
   methods_.finalize(*model_.surgeon);
-  log_finals(step_);
+  report_finals(log_, step_, evaluate_on(data_.splits().test), *model_.model);
   if (log_.main_rank()) {
     save_finals();
     spool_.flush();
   }
 }
 
-void Run::log_finals(std::int64_t step) {
-  const Evaluation test = evaluate_on(data_.splits().test);
-  for (const TaskMetric& metric : test.metrics) {
-    log_.final_number(metric.name, step, metric.value, metric.unit,
-                      static_cast<Better>(metric.better));
-  }
-  if (!log_.main_rank()) return;
-  const ModelCost cost = measure_cost(*model_.model);
-  log_.final_number("params", step, static_cast<double>(cost.parameters), "", Better::Lower);
-  log_.final_number("params_m", step, static_cast<double>(cost.parameters) / 1e6, "M",
-                    Better::Lower);
-  log_.final_number("macs", step, static_cast<double>(cost.macs), "", Better::Lower);
-  log_.final_number("gmacs", step, static_cast<double>(cost.macs) / 1e9, "G", Better::Lower);
-  log_.final_number("tokens_final", step, static_cast<double>(cost.final_tokens));
-  SampleBits bits{.kind = "top1", .step = step, .n = test.correct.size(0), .bits = {}};
-  bits.bits.resize(static_cast<std::size_t>(bits.n + 7) / 8);
-  const auto* correct = test.correct.data_ptr<std::uint8_t>();
-  for (std::int64_t i = 0; i < bits.n; ++i) {
-    if (correct[i]) bits.bits[static_cast<std::size_t>(i / 8)] |= static_cast<char>(1 << (i % 8));
-  }
-  spool_.bits(std::move(bits));
-}
-
 void Run::save_finals() {
   const Structure final_structure = structure();
-  json text = final_structure.to_json();
-  text["spec"] = spec_.id();
-  text["structure_hash"] = final_structure.hash();
-  write_directory_atomic(
-      paths_.final_directory(),
-      [&](const fs::path& directory) {
-        save_weights(*model_.model, directory / "model.safetensors");
-        if (options_.ema_decay > 0) {
-          const Ema::Swap swap(*trainer_->ema());
-          save_weights(*model_.model, directory / "ema.safetensors");
-        }
-        write_file_atomic(directory / "structure.json", text.dump(1));
-      },
-      [this] { check_fence(); });
-  log_.event(step_, "finalized", text);
+  write_finals(paths_.final_directory(), final_structure, spec_.id(), *model_.model,
+               trainer_->ema(), [this] { check_fence(); });
+  log_.event(step_, "finalized", finals_json(final_structure, spec_.id()));
 }
 
 }  // namespace

@@ -157,7 +157,7 @@ void bench_table(const fs::path& folder) {
   transaction.commit();
   store.optimize();
   TableSpec spec;
-  spec.columns = {"metric0", "metric1", "metric2", "images_per_s", "gpu_hours"};
+  spec.columns = {"metric0", "metric1", "metric2", "images_per_s", "gpu_h"};
   std::vector<double> times;
   std::size_t rows = 0;
   const std::clock_t cpu = std::clock();  // what a machine of its own would take

@@ -217,12 +217,7 @@ Cell cell_of(const ColumnView& view, ColumnRole role, std::size_t row, Notes& no
 
 }  // namespace
 
-std::size_t Notes::add(const std::string& text) {
-  const auto found = std::find(texts_.begin(), texts_.end(), text);
-  if (found != texts_.end()) return static_cast<std::size_t>(found - texts_.begin());
-  texts_.push_back(text);
-  return texts_.size() - 1;
-}
+std::size_t Notes::add(const std::string& text) { return add_once(texts_, text); }
 
 ColumnView::ColumnView(const TableSpec& table_spec, const ColumnData& column_data,
                        std::vector<CellData> column_cells, std::size_t baseline_row)

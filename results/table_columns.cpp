@@ -29,7 +29,17 @@ constexpr std::array<BenchFigure, 7> kFigures = {{
 constexpr std::array<std::string_view, 5> kCounts = {"params", "params_m", "macs", "gmacs",
                                                      "tokens_final"};
 
-constexpr std::array<std::string_view, 2> kTimes = {"wall_h", "gpu_hours"};
+struct TimeColumn {
+  std::string_view name, meaning;
+  bool times_ranks;
+};
+constexpr std::array<TimeColumn, 2> kTimes = {{
+    {"wall_h", "time of all attempts of the row's own runs, without their parents'", false},
+    {"gpu_h",
+     "the time of the row's own runs, without their parents', for each rank (a GPU or a "
+     "share of the CPU)",
+     true},
+}};
 
 // "test" unless the name says otherwise: "holdout/top1", "train/loss", "eval/top1".
 std::string split_of(const std::string& metric) {
@@ -62,13 +72,17 @@ bool find_metric(SQLite::Database& db, TableColumn& column) {
 }
 
 bool find_time(TableColumn& column) {
-  if (std::find(kTimes.begin(), kTimes.end(), column.data.name) == kTimes.end()) return false;
-  column.data.unit = "h";
-  column.data.better = Better::Lower;
-  column.data.kind = ColumnKind::Timing;
-  column.source = TableColumn::Source::Time;
-  column.times_ranks = column.data.name == "gpu_hours";
-  return true;
+  for (const TimeColumn& time : kTimes) {
+    if (column.data.name != time.name) continue;
+    column.data.unit = "h";
+    column.data.better = Better::Lower;
+    column.data.kind = ColumnKind::Timing;
+    column.data.meaning = time.meaning;
+    column.source = TableColumn::Source::Time;
+    column.times_ranks = time.times_ranks;
+    return true;
+  }
+  return false;
 }
 
 bool find_bench(TableColumn& column) {
@@ -117,7 +131,7 @@ std::vector<std::string> bench_column_names() {
     names.emplace_back(figure.name);
     names.push_back(cat("train_", figure.name));
   }
-  names.insert(names.end(), kTimes.begin(), kTimes.end());
+  for (const TimeColumn& time : kTimes) names.emplace_back(time.name);
   return names;
 }
 

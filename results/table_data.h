@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -9,6 +10,15 @@
 #include "results/record.h"
 
 namespace ablate {
+
+/// Appends what the list does not hold yet; returns its place there.
+template <typename T>
+std::size_t add_once(std::vector<T>& list, const T& value) {
+  const auto found = std::find(list.begin(), list.end(), value);
+  const auto place = static_cast<std::size_t>(found - list.begin());
+  if (found == list.end()) list.push_back(value);
+  return place;
+}
 
 struct SeedValue {
   std::int64_t seed = 0;
@@ -46,9 +56,10 @@ struct ColumnData {
   std::string unit;  ///< "%", "ms", ...; may be empty
   Better better = Better::Neither;
   ColumnKind kind = ColumnKind::Deterministic;
-  bool count = false;      ///< parameters, MACs: a property of the structure, never tested
-  std::string split;       ///< "test", "holdout", "train"; empty for costs
-  std::string final_rule;  ///< "last", "max", ...; empty for costs
+  bool count = false;        ///< parameters, MACs: a property of the structure, never tested
+  std::string split;         ///< "test", "holdout", "train"; empty for costs
+  std::string final_rule;    ///< "last", "max", ...; empty for costs
+  std::string meaning = {};  ///< for the caption, where the name does not say it all
 };
 
 /// A row of numbers printed in a paper, kept apart from ours.

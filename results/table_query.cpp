@@ -18,14 +18,9 @@ struct RunFacts {
   bool done = false, diverged = false;
   std::string structure;
   // Over all attempts.
-  double wall_h = 0, gpu_hours = 0;
+  double wall_h = 0, gpu_h = 0;
   bool shared_device = false;
 };
-
-template <typename T>
-void add_once(std::vector<T>& list, T value) {
-  if (std::find(list.begin(), list.end(), value) == list.end()) list.push_back(std::move(value));
-}
 
 /// Few plain queries whose rows are joined here: several times faster than joins over texts.
 class TableQuery {
@@ -123,7 +118,7 @@ void TableQuery::read_attempts() {
     if (!rows.isColumnNull(1)) add_once(row.toolchains, toolchains[rows.getColumn(1).getInt64()]);
     if (ranks > 0) add_once(row.world_sizes, ranks);
     run->wall_h += rows.getColumn(3).getDouble();
-    run->gpu_hours += rows.getColumn(3).getDouble() * static_cast<double>(ranks);
+    run->gpu_h += rows.getColumn(3).getDouble() * static_cast<double>(ranks);
     run->shared_device = run->shared_device || rows.getColumn(4).getInt() > 1;
   }
 }
@@ -163,7 +158,7 @@ void TableQuery::read_metric(const TableColumn& column) {
 void TableQuery::read_times(const TableColumn& column) {
   for (std::size_t i = 0; i < runs_.size(); ++i) {
     if (!runs_[i].done || runs_[i].wall_h <= 0) continue;
-    add_value(i, column.times_ranks ? runs_[i].gpu_hours : runs_[i].wall_h);
+    add_value(i, column.times_ranks ? runs_[i].gpu_h : runs_[i].wall_h);
     if (runs_[i].shared_device) cell_of(i).shared_device = true;
   }
 }
@@ -242,37 +237,10 @@ std::string shown_sql(const std::string& sweep, const TableSpec& spec) {
       sql_literal(sweep), " AND m.name IN (", join(names), ") ORDER BY position, seed");
 }
 
-std::vector<PaperRow> paper_rows(SQLite::Database& db, const TableSpec& spec) {
-  std::vector<PaperRow> papers;
-  for (const std::string& source : spec.references) {
-    auto rows = prepare(db,
-                        "SELECT model, method, setting, dataset, metric, value, coalesce(note, '') "
-                        "FROM reference WHERE source = ? ORDER BY model, method, setting, dataset",
-                        source);
-    std::string key;
-    while (rows.executeStep()) {
-      std::vector<std::string> parts;
-      for (int i = 0; i < 4; ++i)
-        if (!rows.getColumn(i).getString().empty()) parts.push_back(rows.getColumn(i).getString());
-      if (papers.empty() || key != join(parts, "\n")) {
-        key = join(parts, "\n");
-        papers.push_back({join(parts), source, {}, rows.getColumn(6).getString()});
-        papers.back().values.resize(spec.columns.size());
-      }
-      const auto column =
-          std::find(spec.columns.begin(), spec.columns.end(), rows.getColumn(4).getString());
-      if (column != spec.columns.end())
-        papers.back().values[static_cast<std::size_t>(column - spec.columns.begin())] =
-            number_or_null(rows.getColumn(5));
-    }
-  }
-  return papers;
-}
-
 }  // namespace
 
 TableData query_table(ResultStore& store, const std::string& sweep, const TableSpec& spec,
-                      const std::string& title) {
+                      const std::string& title, const std::vector<Publication>& publications) {
   return with_database_errors(store.file(), [&] {
     SQLite::Database& db = store.database();
     SQLite::Transaction snapshot(db);  // all queries see one state
@@ -285,7 +253,7 @@ TableData query_table(ResultStore& store, const std::string& sweep, const TableS
     for (std::size_t i = 0; i < spec.columns.size(); ++i)
       query.read_column(i, find_column(db, spec.columns[i]));
     query.data.title = title.empty() ? sweep : title;
-    query.data.papers = paper_rows(db, spec);
+    query.data.papers = paper_rows(spec.references, publications, spec.columns);
     query.data.database_hash = query.hash();
     query.data.sql = shown_sql(sweep, spec);
     return std::move(query.data);

@@ -42,6 +42,30 @@ std::map<std::string, double> margins_of_columns(Params& params,
   return result;
 }
 
+/// "Bolya 2023", or { source = "Bolya 2023", model = "DeiT-S" }.
+std::vector<ReferenceChoice> choices_of_references(Params& params) {
+  std::vector<ReferenceChoice> choices;
+  const Value* found = params.raw("references", "published rows to print beside ours");
+  if (found == nullptr) return choices;
+  if (!found->is_array()) params.fail("references", "must be a list of sources");
+  for (const Value& element : found->as_array()) {
+    ReferenceChoice& choice = choices.emplace_back();
+    choice.origin = element.origin();
+    if (element.is_string()) {
+      choice.source = element.as_string();
+      continue;
+    }
+    Params fields(element, "table.references");
+    choice.source = fields.required_text("source", "the publication");
+    choice.model = fields.text("model", "", "only its rows of this model");
+    choice.method = fields.text("method", "", "only its rows of this method");
+    choice.dataset = fields.text("dataset", "", "only its rows on this data set");
+    fields.finish();
+  }
+  params.record("references", *found);
+  return choices;
+}
+
 TestKind test_named(const std::string& name) {
   if (name == "paired_t") return TestKind::PairedT;
   if (name == "welch") return TestKind::Welch;
@@ -68,7 +92,7 @@ TableSpec::TableSpec(Params& params) {
   margin = params.number("margin", margin, 0, 100,
                          "of \"no worse\" and \"equal\" in percent columns, in points; 0: none");
   margins = margins_of_columns(params, columns);
-  references = texts(params, "references", {}, "sources of published rows to print beside ours");
+  references = choices_of_references(params);
 }
 
 std::optional<double> TableSpec::margin_of(std::string_view column, std::string_view unit) const {

@@ -14,6 +14,13 @@ namespace ablate {
 /// How p values of one column are adjusted for the number of its rows.
 enum class Correction : std::uint8_t { Holm, None };
 
+/// Published rows to print beside ours: those of one source that fit.
+struct ReferenceChoice {
+  std::string source;
+  std::string model, method, dataset;  ///< empty: any
+  Origin origin;
+};
+
 /// The `[table]` section of a sweep file: what is printed and how rows are compared.
 struct TableSpec {
   TableSpec() = default;
@@ -29,7 +36,7 @@ struct TableSpec {
   double power = 0.8;   ///< of the minimum detectable difference and of "N more seeds"
   double margin = 0.5;  ///< of "no worse" and "equal", for columns in percent: points
   std::map<std::string, double> margins;  ///< by column, in its unit; 0 makes no claim there
-  std::vector<std::string> references;    ///< sources of published rows printed beside ours
+  std::vector<ReferenceChoice> references;
 
   /// The margin of a column: its own one, or `margin` if its unit is percent; none: no claims.
   std::optional<double> margin_of(std::string_view column, std::string_view unit) const;

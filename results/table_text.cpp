@@ -82,6 +82,7 @@ void add_rule_sentences(const TableData& data, std::vector<std::string>& out) {
     std::vector<std::string> parts;
     if (!column.split.empty()) parts.push_back(cat("split ", column.split));
     if (!column.final_rule.empty()) parts.push_back(cat("final value: ", column.final_rule));
+    if (!column.meaning.empty()) parts.push_back(column.meaning);
     if (!parts.empty()) columns_by_rule[join(parts)].push_back(column.name);
   }
   for (const auto& [rule, columns] : columns_by_rule) {
@@ -104,6 +105,24 @@ void add_protocol_sentences(const std::vector<ColumnView>& views, std::vector<st
   }
 }
 
+/// The sources of published rows, each with what is noted about its rows.
+void add_paper_sentence(const std::vector<PaperRow>& papers, std::vector<std::string>& out) {
+  if (papers.empty()) return;
+  std::vector<std::string> sources;
+  std::map<std::string, std::vector<std::string>> notes;
+  for (const PaperRow& paper : papers) {
+    add_once(sources, paper.source);
+    if (!paper.note.empty()) add_once(notes[paper.source], paper.note);
+  }
+  std::vector<std::string> parts;
+  for (const std::string& source : sources) {
+    const std::vector<std::string>& known = notes[source];
+    parts.push_back(known.empty() ? source : cat(source, " (", join(known, "; "), ")"));
+  }
+  out.push_back(cat("Rows without a number (in italics) are printed in papers, not ours: ",
+                    join(parts, "; "), "."));
+}
+
 void add_origin_sentences(const TableData& data, std::vector<std::string>& out) {
   std::set<std::string> toolchains;
   for (const RowData& row : data.rows) {
@@ -113,16 +132,7 @@ void add_origin_sentences(const TableData& data, std::vector<std::string>& out) 
     out.push_back(
         cat(toolchains.size() == 1 ? "Toolchain: " : "Toolchains: ", join(toolchains, "; "), "."));
   }
-  std::vector<std::string> sources;
-  for (const PaperRow& paper : data.papers) {
-    const std::string text =
-        paper.note.empty() ? paper.source : cat(paper.source, " (", paper.note, ")");
-    if (std::find(sources.begin(), sources.end(), text) == sources.end()) sources.push_back(text);
-  }
-  if (!sources.empty()) {
-    out.push_back(cat("Rows without a number (in italics) are printed in papers, not ours: ",
-                      join(sources, "; "), "."));
-  }
+  add_paper_sentence(data.papers, out);
 }
 
 std::string detectable_text(const TableSpec& spec, const ColumnView& view) {

@@ -49,6 +49,10 @@ std::vector<std::string> Workspace::data_arguments() const {
   return arguments;
 }
 
+std::filesystem::path program_folder() {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path();
+}
+
 std::filesystem::path find_train_program() {
   if (const char* named = std::getenv("ABLATE_TRAIN"); named != nullptr && *named != '\0') {
     if (::access(named, X_OK) != 0) {
@@ -56,10 +60,8 @@ std::filesystem::path find_train_program() {
     }
     return std::filesystem::absolute(named);
   }
-  std::error_code error;
-  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  const auto beside = self.parent_path() / "ablate-train";
-  return !error && ::access(beside.c_str(), X_OK) == 0 ? beside : std::filesystem::path();
+  const std::filesystem::path beside = program_folder() / "ablate-train";
+  return ::access(beside.c_str(), X_OK) == 0 ? beside : std::filesystem::path();
 }
 
 std::map<std::string, std::filesystem::path> collect_data(const std::vector<std::string>& texts) {

@@ -20,6 +20,9 @@ struct Workspace {
   std::vector<std::string> data_arguments() const;
 };
 
+/// The folder that holds this program.
+std::filesystem::path program_folder();
+
 /// $ABLATE_TRAIN, else `ablate-train` beside this program, else an empty path.
 std::filesystem::path find_train_program();
 

@@ -6,6 +6,7 @@
 #include "results/render.h"
 #include "results/table.h"
 #include "results/table_query.h"
+#include "sweeps/workspace.h"
 
 namespace ablate {
 namespace {
@@ -41,10 +42,23 @@ const std::vector<std::string>& table_formats() {
   return formats;
 }
 
+std::vector<Publication> known_publications(const std::filesystem::path& sweep_file) {
+  std::vector<std::filesystem::path> folders = {program_folder() / "../share/ablate/references"};
+  if (!sweep_file.empty()) {
+    folders.insert(folders.begin(),
+                   std::filesystem::absolute(sweep_file).parent_path() / "references");
+  }
+  return read_publications(folders);
+}
+
 void print_table(ResultStore& store, const TableRequest& request, TerminalStyle style,
                  std::ostream& out) {
   const TableSpec spec = parse_table_spec(request.layout);
-  const TableData data = query_table(store, request.sweep, spec, request.title);
+  std::vector<Publication> publications;
+  if (!spec.references.empty()) {
+    publications = find_publications(spec.references, known_publications(request.file), &store);
+  }
+  const TableData data = query_table(store, request.sweep, spec, request.title, publications);
   out << render(build_table(spec, data), request.format, style) << std::flush;
 }
 

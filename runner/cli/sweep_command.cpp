@@ -32,29 +32,35 @@ SweepSpec parse(const Options& options) {
   return parse_sweep(options.file, overrides);
 }
 
-/// A database only when there is one: a dry run leaves nothing behind.
-std::unique_ptr<ResultStore> existing_store(const Workspace& workspace) {
+/// The database when there is one: whoever only looks or fails leaves nothing behind.
+std::unique_ptr<ResultStore> existing_store(const Workspace& workspace, ResultStore::Mode mode) {
   if (!std::filesystem::exists(workspace.database)) return nullptr;
-  return std::make_unique<ResultStore>(workspace.database, ResultStore::Mode::ReadOnly);
+  return std::make_unique<ResultStore>(workspace.database, mode);
+}
+
+void check_baseline(const std::string& baseline, const SweepSpec& sweep,
+                    const std::vector<Draft>& drafts) {
+  const std::vector<std::string> labels = row_labels(drafts);
+  if (baseline.empty() || std::find(labels.begin(), labels.end(), baseline) != labels.end()) return;
+  throw SpecError(cat(sweep.table.find("baseline")->origin().str(),
+                      ": table.baseline: no row is \"", baseline, "\"",
+                      suggestion(baseline, labels)));
 }
 
 /// A layout that cannot be printed is better known before a night of training than after it.
-void check_layout(const SweepSpec& sweep, const std::vector<Draft>& drafts) {
+/// Returns the published numbers it names.
+std::vector<Publication> check_layout(const SweepSpec& sweep, const std::vector<Draft>& drafts,
+                                      ResultStore* store) {
   const TableSpec layout = parse_table_spec(sweep.table);
-  const std::vector<std::string> labels = row_labels(drafts);
-  if (layout.baseline.empty() ||
-      std::find(labels.begin(), labels.end(), layout.baseline) != labels.end()) {
-    return;
-  }
-  throw SpecError(cat(sweep.table.find("baseline")->origin().str(),
-                      ": table.baseline: no row is \"", layout.baseline, "\"",
-                      suggestion(layout.baseline, labels)));
+  check_baseline(layout.baseline, sweep, drafts);
+  if (layout.references.empty()) return {};
+  return find_publications(layout.references, known_publications(sweep.file), store);
 }
 
 int dry_run(const SweepSpec& sweep, const Workspace& workspace, const GlobalOptions& globals) {
   const ResolvedSweep resolved = resolve_sweep(sweep, workspace);
-  check_layout(sweep, resolved.drafts);
-  const auto store = existing_store(workspace);
+  const auto store = existing_store(workspace, ResultStore::Mode::ReadOnly);
+  check_layout(sweep, resolved.drafts, store.get());
   const Plan plan = make_plan(sweep.launch, resolved.drafts, resolved.runs, store.get(), workspace);
   print_plan(std::cout, globals.style(1), sweep, resolved.drafts, resolved.runs, plan, workspace);
   return 0;
@@ -81,9 +87,12 @@ int run_sweep(const SweepSpec& sweep, const Options& options, const Workspace& w
               const GlobalOptions& globals) {
   make_directories(workspace.out);
   const ResolvedSweep resolved = resolve_sweep(sweep, workspace);
-  check_layout(sweep, resolved.drafts);
-  ResultStore store(workspace.database);
+  auto existing = existing_store(workspace, ResultStore::Mode::ReadWrite);
+  const auto publications = check_layout(sweep, resolved.drafts, existing.get());
+  if (!existing) existing = std::make_unique<ResultStore>(workspace.database);
+  ResultStore& store = *existing;
   store.register_sweep({sweep.name, sweep.text}, registered_runs(resolved));
+  store_publications(store, publications);
   const Plan plan = make_plan(sweep.launch, resolved.drafts, resolved.runs, &store, workspace);
   int code = 0;
   if (plan.to_do > 0 || plan.ended > 0) {
@@ -94,7 +103,8 @@ int run_sweep(const SweepSpec& sweep, const Options& options, const Workspace& w
   if (code != static_cast<int>(ExitCode::Interrupted) && !options.no_bench) {
     code = std::max(code, measure(store, sweep, workspace, globals));
   }
-  print_table(store, {sweep.name, sweep.title, sweep.table}, globals.style(1), std::cout);
+  print_table(store, {sweep.name, sweep.title, sweep.table, sweep.file}, globals.style(1),
+              std::cout);
   return code;
 }
 

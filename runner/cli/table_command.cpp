@@ -34,10 +34,10 @@ SweepSpec stored_sweep(ResultStore& store, const std::string& name) {
 }
 
 TableRequest make_request(ResultStore& store, const Options& options) {
-  const SweepSpec sweep = std::filesystem::is_regular_file(options.sweep)
-                              ? parse_sweep(options.sweep)
-                              : stored_sweep(store, options.sweep);
-  TableRequest request{sweep.name, sweep.title, sweep.table, options.format};
+  const bool is_file = std::filesystem::is_regular_file(options.sweep);
+  const SweepSpec sweep = is_file ? parse_sweep(options.sweep) : stored_sweep(store, options.sweep);
+  TableRequest request{sweep.name, sweep.title, sweep.table, is_file ? options.sweep : "",
+                       options.format};
   const Origin origin{"command line"};
   if (!options.columns.empty()) {
     Value::Array columns;

@@ -130,12 +130,14 @@ TEST_F(TableQueryTest, BenchColumnsTakeTheNewestRowOfAStructure) {
 }
 
 TEST_F(TableQueryTest, TimesKnowOfCompanyOnTheDevice) {
-  const TableData data = table({"wall_h", "gpu_hours", "step_ms"});
+  const TableData data = table({"wall_h", "gpu_h", "step_ms"});
   for (std::size_t c = 0; c < 3; ++c) {
     EXPECT_EQ(data.columns[c].kind, ColumnKind::Timing);
     EXPECT_FALSE(data.rows[0].cells[c].shared_device);
     EXPECT_TRUE(data.rows[1].cells[c].shared_device);
   }
+  EXPECT_NE(data.columns[0].meaning.find("without their parents'"), std::string::npos);
+  EXPECT_NE(data.columns[1].meaning.find("for each rank"), std::string::npos);
   // Attempt 1 begins at 11 s and ends at 99 s, with two ranks.
   EXPECT_DOUBLE_EQ(data.rows[0].cells[0].values[0].value, 88 / 3600.0);
   EXPECT_DOUBLE_EQ(data.rows[0].cells[1].values[0].value, 2 * 88 / 3600.0);
@@ -162,19 +164,17 @@ TEST_F(TableQueryTest, ShownSqlAndHashFollowTheContent) {
 }
 
 TEST_F(TableQueryTest, PaperNumbersStandApart) {
-  store.database().exec(
-      "INSERT INTO reference VALUES ('Doe 2024', 'ViT-T', 'dense', '', 'imagenet', 'top1', 72.2, "
-      "'n'), ('Doe 2024', 'ViT-T', 'dense', '', 'imagenet', 'gmacs', 1.3, 'n'), "
-      "('Doe 2024', 'ViT-T', 'pruned', '', 'imagenet', 'top1', 71, '')");
   TableSpec spec;
   spec.columns = {"top1", "params_m"};
-  spec.references = {"Doe 2024"};
-  const TableData data = query_table(store, "s", spec);
-  ASSERT_EQ(data.papers.size(), 2U);
-  EXPECT_EQ(data.papers[0].label, "ViT-T, dense, imagenet");
-  EXPECT_EQ(data.papers[0].values[0], 72.2);
+  spec.references = {{"Doe 2024", "", "pruned", "", {}}};
+  const Publication doe{"Doe 2024",
+                        {{"ViT-T", "dense", "", "imagenet", "n", {{"top1", 72.2}}},
+                         {"ViT-T", "pruned", "", "imagenet", "n", {{"top1", 71}}}}};
+  const TableData data = query_table(store, "s", spec, "", {doe});
+  ASSERT_EQ(data.papers.size(), 1U);
+  EXPECT_EQ(data.papers[0].label, "ViT-T, pruned, imagenet (Doe 2024)");
+  EXPECT_EQ(data.papers[0].values[0], 71.0);
   EXPECT_FALSE(data.papers[0].values[1].has_value());
-  EXPECT_EQ(data.papers[1].values[0], 71.0);
 }
 
 }  // namespace

@@ -78,7 +78,7 @@ alpha = 0.1
 power = 0.9
 margin = 1.5
 margins = { loss = 0.01 }
-references = ["deit"]
+references = ["deit", { source = "Doe 2024", model = "M" }]
 )",
                                                      "t.toml"));
   EXPECT_EQ(spec.columns, (std::vector<std::string>{"top1", "loss"}));
@@ -90,7 +90,11 @@ references = ["deit"]
   EXPECT_EQ(spec.margin_of("top1", "%"), 1.5);
   EXPECT_EQ(spec.margin_of("loss", ""), 0.01);
   EXPECT_EQ(spec.margin_of("other", "ms"), std::nullopt);
-  EXPECT_EQ(spec.references, std::vector<std::string>{"deit"});
+  ASSERT_EQ(spec.references.size(), 2U);
+  EXPECT_EQ(spec.references[0].source, "deit");
+  EXPECT_EQ(spec.references[1].source, "Doe 2024");
+  EXPECT_EQ(spec.references[1].model, "M");
+  EXPECT_EQ(spec.references[1].origin.line, 10);
 }
 
 TEST(TableSpecs, RefusesWhatItDoesNotKnow) {
@@ -103,6 +107,9 @@ TEST(TableSpecs, RefusesWhatItDoesNotKnow) {
   EXPECT_THROW(parse("margins = { top5 = 1.0 }"), SpecError);
   EXPECT_THROW(parse("margins = { top1 = -1.0 }"), SpecError);
   EXPECT_THROW(parse("alpha = 0.9"), SpecError);
+  EXPECT_THROW(parse("references = \"Doe\""), SpecError);
+  EXPECT_THROW(parse("references = [1]"), SpecError);
+  EXPECT_THROW(parse("references = [{ model = \"M\" }]"), SpecError);
 }
 
 TEST(Tables, BlockedModelOfTheVascularGraft) {
@@ -305,12 +312,13 @@ TEST(Tables, ImagesSeenAndMixturesAreFootnoted) {
 
 TEST(Tables, PaperRowsStandApart) {
   TableData data = graft_table();
-  data.papers = {{"graft", "Montgomery 2013", {85.7}, "mean of six"}};
+  data.papers = {{"graft", "Montgomery 2013", {85.7}, "mean of six"},
+                 {"other", "Montgomery 2013", {85.8}, "mean of six"}};
   const RenderedTable with = build_table({}, data), without = build_table({}, graft_table());
   EXPECT_EQ(with.rows.back().kind, RowKind::Paper);
   EXPECT_EQ(text(with, "graft", "yield", ColumnRole::Value), "85.7");
   EXPECT_EQ(text(with, "graft", "yield", ColumnRole::P), "");
-  EXPECT_TRUE(contains(with.caption, "Montgomery 2013 (mean of six)"));
+  EXPECT_TRUE(contains(with.caption, "not ours: Montgomery 2013 (mean of six)."));
   EXPECT_EQ(with.findings, without.findings);  // nothing is computed from it
 }
 

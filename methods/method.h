@@ -51,6 +51,10 @@ class TrainContext {
   /// Spools a deterministic number of this step (once for all ranks), or a rare fact.
   virtual void metric(std::string_view name, double value) = 0;
   virtual void event(std::string_view kind, const nlohmann::json& body) = 0;
+
+  /// Surgeon::apply_neutral(), with its outcome spooled as an event: {"edits": [..],
+  /// "max_logit_change": 0}.
+  void apply_neutral(const std::vector<Edit>& edits);
 };
 
 /// One efficiency method: surgery, training hooks, optional state. It touches neither trainer,
@@ -83,6 +87,11 @@ struct MethodExample {
   std::string model;         ///< registered name
   std::string params;        ///< TOML text of the method's table, name included
   std::string model_params;  ///< TOML text of the model's table without the name
+  /// TOML text of settings that would change nothing; they are refused when read or applied.
+  std::string idle_params;
+  /// Whether, after apply() and up to the first step, the model computes what it did before, bit
+  /// for bit: a dilution at lambda = 1.
+  bool starts_neutral = false;
 };
 
 /// What a method's file registers.

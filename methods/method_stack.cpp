@@ -47,10 +47,6 @@ void check_pair(const MethodInfo& a, const MethodInfo& b, std::string_view where
 
 }  // namespace
 
-nlohmann::json Method::save() const { return nlohmann::json::object(); }
-
-void Method::load(const nlohmann::json&) {}
-
 void sort_methods(std::vector<Component>& methods) {
   std::ranges::sort(methods, [](const Component& a, const Component& b) {
     return std::pair(info(a).phase, a.name) < std::pair(info(b).phase, b.name);

@@ -106,11 +106,10 @@ class Nose final : public Method {
   void apply(TrainContext& context) override {
     if (selection_.layers.empty()) selection_.layers = search(context, selection_);
     check_layers(context.surgeon().model());
-    for (const std::int64_t layer : selection_.layers) {
-      context.surgeon().apply(MarkRetiring{static_cast<int>(layer)});
-    }
+    context.apply_neutral(each_layer<MarkRetiring>());
     if (direct_ || context.epochs() == 0) {
-      remove(context.surgeon());
+      set_gains(context.surgeon(), 0.0);
+      remove(context);
     } else {
       check_ends(context);
     }
@@ -122,15 +121,15 @@ class Nose final : public Method {
     if (lambda == lambda_) return;
     lambda_ = lambda;
     context.metric("nose/lambda", lambda);
-    if (lambda == 0.0) {
-      remove(context.surgeon());
-    } else {
-      set_gains(context.surgeon(), lambda);
-    }
+    set_gains(context.surgeon(), lambda);
+    if (lambda == 0.0) remove(context);
   }
 
   void finalize(Surgeon& surgeon) override {
-    if (!removed_) remove(surgeon);
+    if (removed_) return;
+    set_gains(surgeon, 0.0);
+    surgeon.apply_neutral(each_layer<RemoveMixer>());
+    note_removal();
   }
 
   bool settled() const override { return removed_; }
@@ -177,11 +176,22 @@ class Nose final : public Method {
     }
   }
 
-  void remove(Surgeon& surgeon) {
-    set_gains(surgeon, 0.0);
+  template <typename Kind>
+  std::vector<Edit> each_layer() const {
+    std::vector<Edit> edits;
     for (const std::int64_t layer : selection_.layers) {
-      surgeon.apply(RemoveMixer{static_cast<int>(layer)});
+      edits.push_back(Kind{static_cast<int>(layer)});
     }
+    return edits;
+  }
+
+  /// At lambda = 0 the branches are not computed any more, so nothing moves when they go.
+  void remove(TrainContext& context) {
+    context.apply_neutral(each_layer<RemoveMixer>());
+    note_removal();
+  }
+
+  void note_removal() {
     lambda_ = 0.0;
     removed_ = true;
   }
@@ -270,7 +280,9 @@ dilution_per = "step")",
 patch_size = 4
 embed_dim = 16
 depth = 3
-num_heads = 2)"};
+num_heads = 2)",
+                               .idle_params = "name = 'nose'\nremove = 0",
+                               .starts_neutral = true};
         },
 }};
 

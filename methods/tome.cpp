@@ -1,26 +1,47 @@
 #include <algorithm>
 
 #include "methods/method.h"
+#include "methods/models/probe.h"
 #include "methods/token_merging.h"
 #include "runner/core/error.h"
 
 namespace ablate::methods::tome {
 namespace {
 
-/// Merges r tokens between mixer and MLP. State of the pass: sizes, and sources when tracked.
+/// What a matching compares.
+enum class Metric {
+  Keys,          ///< of the same block, averaged over heads
+  Features,      ///< the tokens themselves
+  NormFeatures,  ///< the tokens as the MLP sees them
+  CachedKeys,    ///< keys of the last attention, carried along
+};
+
+const std::vector<std::string> kMetrics{"keys", "features", "norm_features", "cached_keys"};
+
+Metric metric_named(const std::string& name) {
+  return static_cast<Metric>(std::ranges::find(kMetrics, name) - kMetrics.begin());
+}
+
+/// Merges r tokens between mixer and MLP. State of the pass: sizes, sources when tracked, and keys
+/// when carried.
 class MergingReducer final : public TokenReducer {
  public:
-  MergingReducer(std::int64_t r, bool proportional_attention, bool match_features)
-      : r_(r), proportional_attention_(proportional_attention), match_features_(match_features) {}
+  MergingReducer(std::int64_t r, bool proportional_attention, Metric metric)
+      : r_(r), proportional_attention_(proportional_attention), metric_(metric) {}
 
   void begin(ForwardState& state) override {
     state.proportional_attention = proportional_attention_;
+    if (metric_ == Metric::CachedKeys) state.carry_keys = true;
   }
 
   at::Tensor forward(const at::Tensor& tokens, ForwardState& state) override {
-    const at::Tensor metric = match_features_ ? tokens : state.keys.detach().mean(1);
-    const MergePlan plan = match_tokens(metric, r_, state.protected_tokens);
+    const at::Tensor compared = metric(tokens, state);
+    if (!compared.defined()) return tokens;  // the attention whose keys it needs is not run
+    const MergePlan plan = match_tokens(compared, r_, state.protected_tokens);
     if (plan.merged() == 0) return tokens;
+    if (state.carried_keys.defined()) {
+      state.carried_keys = merge_weighted(plan, state.carried_keys, state.token_sizes).first;
+    }
     auto [merged, sizes] = merge_weighted(plan, tokens, state.token_sizes);
     state.token_sizes = sizes;
     if (state.track_sources) {
@@ -30,24 +51,42 @@ class MergingReducer final : public TokenReducer {
     return merged;
   }
 
-  bool needs_keys() const override { return !match_features_; }
+  KeyNeed key_need() const override {
+    if (metric_ == Metric::Keys) return KeyNeed::OwnBlock;
+    return metric_ == Metric::CachedKeys ? KeyNeed::Carried : KeyNeed::None;
+  }
 
  private:
+  at::Tensor metric(const at::Tensor& tokens, const ForwardState& state) const {
+    const at::NoGradGuard no_grad;  // a matching is a constant of the pass
+    switch (metric_) {
+      case Metric::Keys:
+        return state.keys.mean(1);
+      case Metric::Features:
+        return tokens;
+      case Metric::NormFeatures:
+        return state.following_norm->forward(tokens);
+      case Metric::CachedKeys:
+        return state.carried_keys;
+    }
+    check_failed("known metric", cat(static_cast<int>(metric_)));
+  }
+
   std::int64_t r_;
   bool proportional_attention_;
-  bool match_features_;
+  Metric metric_;
 };
 
 constexpr std::int64_t kManyTokens = 1 << 20;
 constexpr std::string_view kMetricHelp =
-    "what is compared: keys averaged over heads, or the tokens themselves";
+    "what is compared: keys averaged over heads, the tokens themselves, or the tokens as norm2 "
+    "makes them";
 
 std::shared_ptr<TokenReducer> make_reducer(Params& params) {
   const std::int64_t r = params.required_integer("r", 1, kManyTokens, "tokens merged");
   const bool proportional = params.boolean("prop_attn", true, "add log(size) to attention logits");
-  const bool features =
-      params.choice("metric", "keys", {"keys", "features"}, kMetricHelp) == "features";
-  return std::make_shared<MergingReducer>(r, proportional, features);
+  const Metric metric = metric_named(params.choice("metric", "keys", kMetrics, kMetricHelp));
+  return std::make_shared<MergingReducer>(r, proportional, metric);
 }
 
 const Registry<TokenReducerInfo>::Add added_reducer{{.name = "tome", .make = make_reducer}};
@@ -69,6 +108,7 @@ class ToMe final : public Method {
       const Value::Table params{{"r", r}, {"prop_attn", proportional_}, {"metric", site.metric}};
       surgeon.apply(InsertReducer{static_cast<int>(site.block), "tome", params});
     }
+    if (!sites.empty()) check_merges(surgeon.model());
   }
 
  private:
@@ -80,18 +120,32 @@ class ToMe final : public Method {
   std::vector<Site> merging_sites(const std::vector<Block*>& blocks) const {
     std::vector<Site> sites;
     std::int64_t seen = 0;
+    bool keys_before = false;
     for (std::size_t i = 0; i < blocks.size(); ++i) {
-      const std::string metric = metric_of(*blocks[i]);
+      const std::string metric = metric_of(*blocks[i], keys_before);
       if (!metric.empty() && seen++ >= start_) sites.push_back({i, metric});
+      keys_before = keys_before || blocks[i]->keeps_keys();
     }
     return sites;
   }
 
   /// What a block compares; empty where it does not merge. A block whose attention is about to go
   /// counts as without it, or the moment of removal would change the tokens of all later blocks.
-  std::string metric_of(const Block& block) const {
-    if (!block.mixer() || block.retiring()) return without_attention_ == "skip" ? "" : "features";
+  std::string metric_of(const Block& block, bool keys_before) const {
+    if (!block.mixer() || block.retiring()) {
+      const bool nothing_cached = without_attention_ == "cached_keys" && !keys_before;
+      return without_attention_ == "skip" || nothing_cached ? "" : without_attention_;
+    }
     return metric_ == "keys" && !block.mixer()->provides_keys() ? "" : metric_;
+  }
+
+  /// Throws SpecError when the sequence is so short that the cap of every block is 0.
+  static void check_merges(Model& model) {
+    ForwardState state;
+    probe(model, state);
+    if (state.token_sizes.defined()) return;
+    throw SpecError(
+        "methods.tome: nothing is merged anywhere: no block can, or the model has too few tokens");
   }
 
   /// Tokens to merge by block number.
@@ -133,10 +187,11 @@ ToMe::ToMe(Params& params) {
       "redistribute", false,
       "raise r by depth / merging blocks, so that removed blocks do not lower the total");
   proportional_ = params.boolean("prop_attn", true, "add log(size) to attention logits");
-  metric_ = params.choice("metric", "keys", {"keys", "features"}, kMetricHelp);
-  without_attention_ = params.choice("without_attention", "skip", {"skip", "features"},
-                                     "blocks that have lost their attention: do not merge, or "
-                                     "compare the tokens");
+  metric_ = params.choice("metric", "keys", {"keys", "features", "norm_features"}, kMetricHelp);
+  without_attention_ = params.choice(
+      "without_attention", "skip", {"skip", "features", "norm_features", "cached_keys"},
+      "blocks that have lost their attention: do not merge, or compare the tokens, "
+      "or the keys of the attention before");
   if (schedule_.empty() && r_ == 0) {
     params.fail("r", "nothing to merge: set r, or schedule = [...]");
   }
@@ -167,7 +222,8 @@ r = 2)",
 patch_size = 4
 embed_dim = 16
 depth = 3
-num_heads = 2)"};
+num_heads = 2)",
+                               .idle_params = "name = 'tome'\nr = 0"};
         },
 }};
 

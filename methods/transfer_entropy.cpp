@@ -58,14 +58,22 @@ at::Tensor GaussianEntropy::deviations(bool unbiased) const {
   return (squares_ / static_cast<double>(unbiased ? samples_ - 1 : samples_)).sqrt();
 }
 
+void GaussianEntropy::refuse(const at::Tensor& channels, std::string_view what,
+                             std::string_view advice) const {
+  const at::Tensor found = channels.nonzero();
+  if (found.size(0) == 0) return;
+  throw Error(cat("channel ", found[0][0].item<std::int64_t>(), " (of ", channels.size(0), ") is ",
+                  what, " over ", samples_, " samples", advice));
+}
+
 double GaussianEntropy::entropy(bool unbiased, double log_base) const {
   const at::Tensor sigma = deviations(unbiased);
-  const at::Tensor constant = (sigma == 0).nonzero();
-  if (constant.size(0) > 0) {
-    throw Error(cat("channel ", constant[0][0].item<std::int64_t>(), " (of ", sigma.size(0),
-                    ") is constant over ", samples_,
-                    " samples: its entropy is minus infinity; look at more samples"));
-  }
+  refuse(sigma.isfinite().logical_not(), "not finite", "");
+  // Far below what a single step of float32 in one sample makes, far above the rounding of equal
+  // values in float64.
+  constexpr double kNoVariation = 1e-12;
+  refuse(sigma <= kNoVariation * mean_.abs(), "constant",
+         ": its entropy is minus infinity; look at more samples");
   return sigma.log().sum().item<double>() / std::log(log_base);
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string_view>
 #include <vector>
 
 #include "runner/torch/torch.h"
@@ -25,11 +26,13 @@ class GaussianEntropy {
   std::int64_t samples() const { return samples_; }
   /// Standard deviations, (D) float64; `unbiased` divides by n - 1.
   at::Tensor deviations(bool unbiased) const;
-  /// sum_j log_base sigma_j. Throws Error naming the channel when one is constant (its entropy is
-  /// minus infinity, which no comparison survives).
+  /// sum_j log_base sigma_j. Throws Error naming the channel when one is constant but for rounding
+  /// (its entropy is minus infinity, which no comparison survives) or not finite.
   double entropy(bool unbiased, double log_base) const;
 
  private:
+  /// Throws when one of the marked `channels` (D) is there.
+  void refuse(const at::Tensor& channels, std::string_view what, std::string_view advice) const;
   void merge(std::int64_t samples, const at::Tensor& mean, const at::Tensor& squares);
 
   std::int64_t samples_ = 0;

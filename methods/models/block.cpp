@@ -52,7 +52,8 @@ Block::Block(const BlockOptions& options, std::string name, std::shared_ptr<Toke
 TokenStream Block::forward(TokenStream stream, ForwardState& state) {
   TokenStream mixed = mix(stream.value(), state);
   at::Tensor x = mixed.value();
-  if (reducer_ && (state.keys.defined() || !reducer_->needs_keys())) {
+  if (reducer_ && (state.keys.defined() || reducer_->key_need() != KeyNeed::OwnBlock)) {
+    state.following_norm = norm2_.get();
     x = reducer_->forward(x, state);
   }
   state.keys.reset();
@@ -65,9 +66,12 @@ TokenStream Block::mix(const at::Tensor& x, ForwardState& state) {
   const ResidualGains gains = attention_gains_;
   const at::Tensor base = gains.skip == 1.0 ? x : x * gains.skip;
   if (!mixer_ || gains.branch == 0.0) return {base, {}, {}};
-  state.want_keys = reducer_ && reducer_->needs_keys();
+  // Not from a mixer that will go: what later blocks merge must not change when it does.
+  const bool carry = state.carry_keys && keeps_keys();
+  state.want_keys = carry || (reducer_ && reducer_->key_need() == KeyNeed::OwnBlock);
   const at::Tensor branch = mixer_->forward(norm1_->forward(x), state);
   state.want_keys = false;
+  if (carry) state.carried_keys = state.keys.detach().mean(1);
   state.tap(name_ + ".attn", branch);
   return {base, branch, branch_scale(x, ".attn", gains.branch, state)};
 }

@@ -39,7 +39,8 @@ struct BlockOptions {
 ///   x <- reducer(x)
 ///   x <- x + DropPath(mlp(norm2(x)))
 ///
-/// A reducer that needs keys is passed by while the mixer is not run (branch = 0): there are none.
+/// A reducer that needs the keys of its block is passed by while the mixer is not run (branch = 0):
+/// there are none.
 /// Each slot has one setter, which swaps the registered child and the typed member together; only
 /// the Surgeon calls them.
 class Block : public torch::nn::Module {
@@ -51,6 +52,8 @@ class Block : public torch::nn::Module {
 
   /// Null after removal.
   TokenMixer* mixer() const { return mixer_.get(); }
+  /// Whether there are keys, now and later: a mixer that has them and stays.
+  bool keeps_keys() const { return mixer_ && mixer_->provides_keys() && !retiring_; }
   void set_mixer(std::shared_ptr<TokenMixer> mixer);
   /// Deletes norm1 and the mixer and sets the branch gain to 0; the skip gain keeps saying what the
   /// identity path is multiplied by.

@@ -58,6 +58,11 @@ class Surgeon {
   /// Performs and records. Throws Error when the model has no such place, or when the edit changes
   /// nothing (an ablation whose method did not apply is a lie).
   void apply(const Edit& edit);
+  /// The same for edits of which the caller claims that together they leave what the model computes
+  /// as it is: holds the logits of probe() before and after against each other and returns their
+  /// largest change, which is 0. Throws Error naming the edits and the change when it is not. Equal
+  /// on all ranks without communication, because the weights are.
+  double apply_neutral(const std::vector<Edit>& edits);
 
   /// Edits that make the present structure from the base model.
   const std::vector<Edit>& edits() const { return edits_; }

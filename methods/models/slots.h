@@ -13,6 +13,7 @@
 namespace ablate {
 
 class Communicator;
+class LayerNorm;
 class Params;
 
 /// Named places of a model that a method can fill.
@@ -57,6 +58,13 @@ struct ForwardState {
   // Keys, only when a slot of the same block asks for them before the mixer runs.
   bool want_keys = false;
   at::Tensor keys;  ///< (B, H, N, d), before any scaling
+  /// Whether `carried_keys` are kept; set by reducers that need them.
+  bool carry_keys = false;
+  /// (B, N, d): keys of the last attention that will stay, averaged over heads. Reducers merge them
+  /// with the tokens, so that blocks without attention, which mix no tokens, can compare them.
+  at::Tensor carried_keys;
+  /// The norm that follows the reducer that is running, in the same block.
+  const LayerNorm* following_norm = nullptr;
 
   /// Intermediate tensors to keep, by module name ("blocks.3"); filled for the names present.
   std::map<std::string, at::Tensor> taps;
@@ -76,15 +84,23 @@ class TokenMixer : public torch::nn::Module {
   virtual void scale_output(double factor) = 0;
 };
 
+/// Which keys a token reducer compares.
+enum class KeyNeed {
+  None,
+  OwnBlock,  ///< ForwardState::keys, of the mixer of the same block
+  Carried,   ///< ForwardState::carried_keys
+};
+
 /// Shortens the sequence between mixer and MLP: (B, N, C) -> (B, N', C). Child `reducer` of a
 /// block.
 class TokenReducer : public torch::nn::Module {
  public:
   /// Called once a pass, before the first block: declares needs in `state`.
   virtual void begin(ForwardState& state) = 0;
-  /// Reads state.keys, updates state.token_sizes and state.sources.
+  /// Reads state.keys or state.carried_keys, updates state.token_sizes, state.sources and, when
+  /// there are any, state.carried_keys.
   virtual at::Tensor forward(const at::Tensor& tokens, ForwardState& state) = 0;
-  virtual bool needs_keys() const = 0;
+  virtual KeyNeed key_need() const = 0;
 };
 
 /// How a token reducer is made again from a recorded edit.

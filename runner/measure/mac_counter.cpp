@@ -6,6 +6,7 @@
 #include <memory>
 #include <string_view>
 
+#include "methods/models/probe.h"
 #include "runner/core/error.h"
 
 namespace ablate {
@@ -108,24 +109,15 @@ MacCounter::~MacCounter() {
 ModelCost measure_cost(Model& model) {
   ModelCost cost;
   for (const at::Tensor& parameter : model.parameters()) cost.parameters += parameter.numel();
-  const bool was_training = model.is_training();
-  model.eval();
-  const at::NoGradGuard no_grad;
   ForwardState state;
   const std::vector<Block*> blocks = model.blocks();
   if (!blocks.empty()) state.taps.emplace(blocks.back()->block_name(), at::Tensor());
-  const std::int64_t side = model.image_size();
-  const auto options = model.parameters().front().options().requires_grad(false);
-  // Any image with some texture: token merging needs keys that differ.
-  const at::Tensor image =
-      at::arange(3 * side * side, options).mul(0.37).sin().view({1, 3, side, side});
   {
     const MacCounter counter;
-    model.forward(image, state);
+    probe(model, state);
     cost.macs = counter.macs();
   }
   if (!blocks.empty()) cost.final_tokens = state.taps.begin()->second.size(1);
-  model.train(was_training);
   return cost;
 }
 

@@ -1,15 +1,8 @@
-#include <set>
-
 #include <gtest/gtest.h>
 
-#include "datasets/loader.h"
-#include "methods/method_stack.h"
-#include "methods/models/weights_io.h"
 #include "runner/core/error.h"
 #include "runner/measure/mac_counter.h"
-#include "tests/support/datasets.h"
-#include "tests/support/method_context.h"
-#include "tests/support/models.h"
+#include "tests/conformance/method_examples.h"
 #include "tests/support/small_run.h"
 #include "tests/support/temp_folder.h"
 
@@ -18,7 +11,6 @@
 namespace ablate {
 namespace {
 
-using test::MethodContext;
 using test::RunRecord;
 using test::TempFolder;
 
@@ -27,31 +19,9 @@ class MethodConformance : public testing::TestWithParam<std::string> {
   const MethodInfo& info() const { return Registry<MethodInfo>::get(GetParam()); }
   MethodExample example() const { return info().example(); }
   Component component() const { return test::method_component(example().params); }
-
-  std::shared_ptr<Model> base_model() const {
-    auto model = test::make_model(example().model, example().model_params, 4);
-    model->initialize(1);
-    return model;
-  }
-
-  /// A context with data to decide on and a run long enough for any schedule.
-  std::unique_ptr<MethodContext> context_for(Model& model) const {
-    auto context = std::make_unique<MethodContext>(model);
-    context->length = 1000;
-    context->batches = {{test::wavy_images(16, model.image_size()), at::ones({16})}};
-    return context;
-  }
-
-  /// A run of the example: an epoch is four steps.
+  std::shared_ptr<Model> base_model() const { return test::example_model(example()); }
   std::string run_table(int epochs, const std::string& precision = "fp64") const {
-    const MethodExample of = example();
-    const std::int64_t side = base_model()->image_size();
-    std::string table = cat("epochs = ", epochs, "\nglobal_batch = 32\nprecision = '", precision,
-                            "'\nseed = 3\n[dataset]\nname = 'synthetic'\ntrain_size = 128\n",
-                            "test_size = 40\nclasses = 4\nimage_size = ", side,
-                            "\n[optimizer]\nname = 'adamw'\nlr = 2e-3\n[model]\nname = '", of.model,
-                            "'\n", of.model_params, "\n[[methods]]\n", of.params, "\n");
-    return table;
+    return test::example_run(example(), {example()}, epochs, precision);
   }
 };
 
@@ -60,13 +30,6 @@ at::Tensor logits_of(Model& model) {
   model.eval();
   ForwardState state;
   return model.forward(test::wavy_images(5, model.image_size()), state);
-}
-
-/// All tensors by name, copied.
-std::map<std::string, at::Tensor> weights_of(const Model& model) {
-  std::map<std::string, at::Tensor> weights;
-  for (const auto& [name, tensor] : named_tensors(model)) weights[name] = tensor.detach().clone();
-  return weights;
 }
 
 TEST_P(MethodConformance, DescribesItself) {
@@ -90,33 +53,63 @@ TEST_P(MethodConformance, ResolvedSettingsResolveToThemselves) {
 
 TEST_P(MethodConformance, RecordsWhatItDoesSoThatReplayGivesTheSameModel) {
   const auto model = base_model();
-  const auto context = context_for(*model);
+  const auto context = test::example_context(*model);
   MethodStack stack({component()});
   stack.apply(*context);
   EXPECT_FALSE(context->surgeon().edits().empty());
   stack.finalize(context->surgeon());
-
-  const auto replayed = base_model();
-  Surgeon surgeon(*replayed);
-  for (const Edit& edit : context->surgeon().edits()) {
-    surgeon.apply(edit_from_json(nlohmann::json::parse(to_json(edit).dump())));
-  }
-  EXPECT_EQ(surgeon.edits(), context->surgeon().edits());
-  const auto weights = weights_of(*model);
-  const at::NoGradGuard no_grad;
-  for (auto& [name, tensor] : named_tensors(*replayed)) {
-    ASSERT_TRUE(weights.contains(name)) << name;
-    tensor.copy_(weights.at(name));
-  }
-  EXPECT_EQ(weights_of(*replayed).size(), weights.size());
+  const auto replayed =
+      test::replayed_model(example(), context->surgeon().edits(), test::weights_of(*model));
   EXPECT_TRUE(at::equal(logits_of(*model), logits_of(*replayed)));
+}
+
+// A row of a table must not claim what did not happen.
+TEST_P(MethodConformance, RefusesSettingsThatChangeNothing) {
+  ASSERT_FALSE(example().idle_params.empty());
+  const auto model = base_model();
+  const auto context = test::example_context(*model);
+  EXPECT_THROW(MethodStack({test::method_component(example().idle_params)}).apply(*context), Error);
+}
+
+/// Output and gradients, by name, of one training pass over five of eight images.
+std::map<std::string, at::Tensor> training_pass(Model& model) {
+  model.train();
+  ForwardState state;
+  state.seed = 5;
+  state.step = 7;
+  state.first_position = 3;
+  state.global_batch = 8;
+  const at::Tensor output = model.forward(test::wavy_images(5, model.image_size()), state);
+  output.square().sum().backward();
+  std::map<std::string, at::Tensor> result{{"output", output.detach()}};
+  for (const auto& item : model.named_parameters()) result[item.key()] = item.value().grad();
+  return result;
+}
+
+// Where a method says that it starts neutrally, everything that a step sees is as it was.
+TEST_P(MethodConformance, StartsAsThePlainModelWhereItSaysSo) {
+  if (!example().starts_neutral) GTEST_SKIP() << "acts at once";
+  const std::string drop = test::is_transformer(example().model) ? "drop_path = 0.4\n" : "";
+  const auto plain = test::example_model(example(), drop);
+  const auto changed = test::example_model(example(), drop);
+  const auto context = test::example_context(*changed);
+  MethodStack stack({component()});
+  stack.apply(*context);
+  EXPECT_FALSE(stack.settled());
+  stack.on_epoch(*context, EpochEdge::Start);
+  stack.between_steps(*context);
+  EXPECT_TRUE(at::equal(logits_of(*plain), logits_of(*changed)));
+  const auto after = training_pass(*changed);
+  for (const auto& [name, tensor] : training_pass(*plain)) {
+    EXPECT_TRUE(at::equal(tensor, after.at(name))) << name;
+  }
 }
 
 TEST_P(MethodConformance, ChangesTheModelInTheEnd) {
   const auto model = base_model();
   const at::Tensor before = logits_of(*model);
   const std::int64_t cost = measure_cost(*model).macs;
-  const auto context = context_for(*model);
+  const auto context = test::example_context(*model);
   MethodStack stack({component()});
   stack.apply(*context);
   stack.finalize(context->surgeon());
@@ -129,7 +122,7 @@ TEST_P(MethodConformance, RefusesToBeAppliedTwice) {
                              "example"),
                SpecError);
   const auto model = base_model();
-  const auto context = context_for(*model);
+  const auto context = test::example_context(*model);
   MethodStack first({component()});
   first.apply(*context);
   first.finalize(context->surgeon());
@@ -139,38 +132,14 @@ TEST_P(MethodConformance, RefusesToBeAppliedTwice) {
   EXPECT_EQ(context->surgeon().edits(), edits);
 }
 
-/// tome_and_recipes.md A12 read off the edits: removed attention costs nothing, merging shortens.
-std::int64_t closed_form(const Model& model, const std::vector<Edit>& edits) {
-  const auto parameters = model.named_parameters();
-  std::int64_t tokens = parameters["pos_embed"].size(1);
-  const std::int64_t dim = parameters["pos_embed"].size(2);
-  std::int64_t macs = (tokens - 1) * parameters["patch_embed.proj.weight"].numel() +
-                      parameters["head.weight"].numel();
-  std::set<int> removed;
-  std::map<int, std::int64_t> merged;
-  for (const Edit& edit : edits) {
-    if (const auto* removal = std::get_if<RemoveMixer>(&edit)) removed.insert(removal->block);
-    if (const auto* insert = std::get_if<InsertReducer>(&edit)) {
-      merged[insert->block] = insert->params.find("r")->as_int();
-    }
-  }
-  for (int block = 0; parameters.contains(cat("blocks.", block, ".norm2.weight")); ++block) {
-    const std::int64_t hidden = parameters[cat("blocks.", block, ".mlp.fc1.weight")].size(0);
-    if (!removed.contains(block)) macs += 4 * tokens * dim * dim + 2 * tokens * tokens * dim;
-    tokens -= std::min(merged[block], (tokens - 1) / 2);
-    macs += 2 * tokens * dim * hidden;
-  }
-  return macs;
-}
-
 TEST_P(MethodConformance, CostsWhatAFormulaSays) {
-  if (!example().model.starts_with("vit")) GTEST_SKIP() << "the formula is that of transformers";
+  if (!test::is_transformer(example().model)) GTEST_SKIP() << "the formula is that of transformers";
   const auto model = base_model();
-  const auto context = context_for(*model);
+  const auto context = test::example_context(*model);
   MethodStack stack({component()});
   stack.apply(*context);
   stack.finalize(context->surgeon());
-  EXPECT_EQ(measure_cost(*model).macs, closed_form(*model, context->surgeon().edits()));
+  EXPECT_EQ(measure_cost(*model).macs, test::transformer_macs(*model, context->surgeon().edits()));
 }
 
 TEST_P(MethodConformance, TwentyStepsLowerTheLoss) {

@@ -7,134 +7,20 @@
 #include "methods/method_stack.h"
 #include "runner/core/error.h"
 #include "tests/core/expect_error.h"
+#include "tests/methods/nose_support.h"
 #include "tests/support/method_context.h"
 #include "tests/support/models.h"
-#include "tests/support/run_ranks.h"
 
 namespace ablate {
 namespace {
 
+using test::golden_batches;
 using test::golden_images;
 using test::golden_vit;
+using test::make_nose;
 using test::message_of;
 using test::method_component;
 using test::MethodContext;
-using test::wavy_images;
-
-MethodStack make_nose(const std::string& settings) {
-  return MethodStack({method_component("name = 'nose'\n" + settings)});
-}
-
-/// 24 images for golden_vit in batches of 5, the last one padded.
-std::vector<std::pair<at::Tensor, at::Tensor>> golden_batches() {
-  const at::Tensor images = wavy_images(25, 32, at::kDouble);
-  at::Tensor weights = at::ones({25});
-  weights[24] = 0.F;
-  std::vector<std::pair<at::Tensor, at::Tensor>> batches;
-  for (std::int64_t first = 0; first < 25; first += 5) {
-    batches.emplace_back(images.narrow(0, first, 5), weights.narrow(0, first, 5));
-  }
-  return batches;
-}
-
-/// The record of the selection that a context was told.
-nlohmann::json selection_of(const MethodContext& context) {
-  EXPECT_EQ(context.events.size(), 1U);
-  EXPECT_EQ(context.events.at(0).first, "nose_selection");
-  return context.events.at(0).second.at("steps");
-}
-
-/// Entropy of the class head or the class token over the 24 images, in one pass, with the attention
-/// of `skipped` blocks passed by.
-double direct_entropy(const std::vector<int>& skipped, bool logits) {
-  const at::NoGradGuard no_grad;
-  const auto model = golden_vit();
-  for (const int block : skipped) model->blocks()[block]->set_attention_gains({1, 0});
-  const at::Tensor images = wavy_images(25, 32, at::kDouble).narrow(0, 0, 24);
-  ForwardState state;
-  const at::Tensor features =
-      logits ? model->forward(images, state) : model->forward_features(images, state);
-  const at::Tensor deviation = features.std(0, /*unbiased=*/logits);
-  return (logits ? deviation.log2() : deviation.log()).sum().item<double>();
-}
-
-TEST(Nose, MeasuresTransferEntropyAtEitherReadOut) {
-  for (const bool logits : {true, false}) {
-    const auto model = golden_vit();
-    MethodContext context(*model);
-    context.batches = golden_batches();
-    make_nose(cat("remove = 2\nreadout = '", logits ? "logits" : "features", "'")).apply(context);
-    const nlohmann::json steps = selection_of(context);
-    ASSERT_EQ(steps.size(), 2U);
-    std::vector<int> before;
-    const double full = direct_entropy({}, logits);
-    for (const auto& step : steps) {
-      double least = 1e300;
-      for (const auto& [layer, te] : step.at("tried").get<std::vector<std::pair<int, double>>>()) {
-        std::vector<int> skipped = before;
-        skipped.push_back(layer);
-        EXPECT_NEAR(te, full - direct_entropy(skipped, logits), 1e-9) << layer;
-        least = std::min(least, te);
-      }
-      EXPECT_EQ(step.at("transfer_entropy").get<double>(), least);
-      before.push_back(step.at("chosen").get<int>());
-    }
-    EXPECT_EQ(context.visited.size(), 1U + 3 + 2);
-    EXPECT_EQ(context.visited[0], std::pair(DecisionSplit::Train, std::int64_t{2048}));
-  }
-}
-
-// reference/nose.md T4: a layer that writes nothing has a transfer entropy of exactly 0.
-TEST(Nose, FindsALayerThatWritesNothing) {
-  const auto model = golden_vit();
-  for (const char* name : {"blocks.2.attn.proj.weight", "blocks.2.attn.proj.bias"}) {
-    const at::NoGradGuard no_grad;
-    model->named_parameters()[name].zero_();
-  }
-  MethodContext context(*model);
-  context.length = 4;
-  context.batches = golden_batches();
-  make_nose("remove = 1\ntransfer_entropy = 'absolute'\ndecide_on = 'holdout'\nsamples = 24")
-      .apply(context);
-  const nlohmann::json steps = selection_of(context);
-  EXPECT_EQ(steps[0].at("chosen"), 2);
-  EXPECT_EQ(steps[0].at("transfer_entropy").get<double>(), 0.0);
-  EXPECT_EQ(context.visited[0], std::pair(DecisionSplit::Holdout, std::int64_t{24}));
-  EXPECT_EQ(context.metrics.at("nose/te/2"), std::vector<double>{0.0});
-  for (const Block* block : model->blocks()) {
-    EXPECT_EQ(block->attention_gains().skip, 1.0) << "the search must leave no trace";
-  }
-}
-
-TEST(Nose, SelectsTheSameLayersOnAnyNumberOfRanks) {
-  const auto select = [](Communicator& comm) {
-    const auto model = golden_vit();
-    MethodContext context(*model, comm);
-    const auto batches = golden_batches();
-    for (std::size_t i = 0; i < batches.size(); ++i) {
-      if (i % static_cast<std::size_t>(comm.size()) == static_cast<std::size_t>(comm.rank())) {
-        context.batches.push_back(batches[i]);
-      }
-    }
-    make_nose("remove = 2").apply(context);
-    return selection_of(context);
-  };
-  const nlohmann::json alone = select(*make_self_communicator());
-  for (const int size : {2, 4}) {
-    std::vector<nlohmann::json> found(static_cast<std::size_t>(size));
-    test::run_ranks(size, [&](Communicator& comm) {
-      found[static_cast<std::size_t>(comm.rank())] = select(comm);
-    });
-    for (const nlohmann::json& steps : found) {
-      EXPECT_EQ(steps, found[0]);
-      for (std::size_t k = 0; k < 2; ++k) {
-        EXPECT_EQ(steps[k].at("chosen"), alone[k].at("chosen"));
-        EXPECT_NEAR(steps[k].at("transfer_entropy").get<double>(),
-                    alone[k].at("transfer_entropy").get<double>(), 1e-9);
-      }
-    }
-  }
-}
 
 /// (skip, branch) of block 1 at each step of a run.
 std::vector<std::pair<double, double>> follow(MethodStack& nose, MethodContext& context) {
@@ -183,6 +69,29 @@ TEST(Nose, FadesTheBranchIntoTheIdentityAndThenRemovesIt) {
     if (skip == 1) edits.insert(edits.begin(), SetGains{1, 1, 0});
     EXPECT_EQ(context.surgeon().edits(), edits) << settings;
   }
+}
+
+// Marking changes nothing, and at lambda = 0 neither does removal: both are checked when made.
+TEST(Nose, TellsThatMarkingAndRemovalMoveNoLogit) {
+  const auto model = golden_vit();
+  MethodContext context(*model);
+  context.length = 2;
+  MethodStack nose = make_nose("layers = [0, 2]");
+  nose.apply(context);
+  context.now = 1;
+  nose.between_steps(context);
+  std::vector<nlohmann::json> checks;
+  for (const auto& [kind, body] : context.events) {
+    if (kind == "neutral_edit") checks.push_back(body);
+  }
+  ASSERT_EQ(checks.size(), 2U);
+  for (const nlohmann::json& check : checks) {
+    EXPECT_EQ(check.at("max_logit_change").get<double>(), 0.0);
+  }
+  EXPECT_EQ(checks[0].at("edits").dump(),
+            R"([{"block":0,"edit":"mark_retiring"},{"block":2,"edit":"mark_retiring"}])");
+  EXPECT_EQ(checks[1].at("edits").dump(),
+            R"([{"block":0,"edit":"remove_mixer"},{"block":2,"edit":"remove_mixer"}])");
 }
 
 // T11: lambda of the published schedule at chosen epochs.

@@ -4,40 +4,24 @@
 
 #include <gtest/gtest.h>
 
-#include "methods/method_stack.h"
-#include "methods/token_merging.h"
 #include "runner/core/error.h"
-#include "runner/measure/mac_counter.h"
 #include "tests/core/expect_error.h"
-#include "tests/support/method_context.h"
-#include "tests/support/models.h"
+#include "tests/methods/tome_support.h"
 
 namespace ablate {
 namespace {
 
+using test::apply_tome;
+using test::Counts;
 using test::golden_images;
 using test::golden_vit;
 using test::make_model;
 using test::message_of;
 using test::method_component;
 using test::MethodContext;
-
-using Counts = std::vector<std::int64_t>;
-
-void apply_tome(MethodContext& context, const std::string& settings) {
-  MethodStack({method_component("name = 'tome'\n" + settings)}).apply(context);
-}
-
-/// Tokens merged by block, as recorded; 0 where no reducer was put.
-Counts recorded_schedule(MethodContext& context) {
-  Counts schedule(context.surgeon().model().blocks().size(), 0);
-  for (const Edit& edit : context.surgeon().edits()) {
-    if (const auto* insert = std::get_if<InsertReducer>(&edit)) {
-      schedule[static_cast<std::size_t>(insert->block)] = insert->params.find("r")->as_int();
-    }
-  }
-  return schedule;
-}
+using test::recorded_schedule;
+using test::remove_attention;
+using test::token_counts;
 
 at::Tensor logits_of(Model& model, const at::Tensor& images, ForwardState& state) {
   const at::NoGradGuard no_grad;
@@ -77,16 +61,11 @@ const std::vector<Golden>& goldens() {
   return rows;
 }
 
-void remove_block_1(MethodContext& context) {
-  context.surgeon().apply(SetGains{1, 2, 0});
-  context.surgeon().apply(RemoveMixer{1});
-}
-
 TEST(ToMe, GivesTheLogitsOfTheReference) {
   for (const Golden& row : goldens()) {
     const auto model = golden_vit();
     MethodContext context(*model);
-    if (row.removed) remove_block_1(context);
+    if (row.removed) remove_attention(context, 1);
     apply_tome(context, row.settings);
     const at::Tensor expected = at::tensor(row.logits, at::kDouble);
     ForwardState state;
@@ -127,7 +106,7 @@ TEST(ToMe, GivesTheTokenMapsOfTheReference) {
   for (const Row& row : rows) {
     const auto model = golden_vit();
     MethodContext context(*model);
-    if (row.removed) remove_block_1(context);
+    if (row.removed) remove_attention(context, 1);
     apply_tome(context, row.settings);
     ForwardState state;
     state.track_sources = true;
@@ -141,104 +120,21 @@ TEST(ToMe, GivesTheTokenMapsOfTheReference) {
   }
 }
 
-// A cap of 0 merges nothing anywhere: the pass must be that of the plain model.
-TEST(ToMe, ThatCanMergeNothingIsThePlainModelBitForBit) {
+// A cap of 0 merges nothing: the pass must be that of the plain model.
+TEST(ToMe, ThatCanMergeNothingIsThePlainModelBitForBitAndIsRefused) {
   const char* settings = "image_size = 8\npatch_size = 8\nembed_dim = 8\nnum_heads = 2\ndepth = 2";
   const auto plain = make_model("vit", settings), merging = make_model("vit", settings);
   plain->initialize(3);
   merging->initialize(3);
   MethodContext context(*merging);
-  apply_tome(context, "r = 1");  // class token and one patch: floor((2 - 1) / 2) = 0
+  // Class token and one patch: floor((2 - 1) / 2) = 0.
+  const std::string refusal = message_of<SpecError>([&] { apply_tome(context, "r = 1"); });
+  EXPECT_NE(refusal.find("nothing is merged anywhere"), std::string::npos) << refusal;
+  EXPECT_EQ(recorded_schedule(context), (Counts{1, 1}));
   ForwardState first, second;
   EXPECT_TRUE(at::equal(logits_of(*plain, test::wavy_images(3, 8), first),
                         logits_of(*merging, test::wavy_images(3, 8), second)));
   EXPECT_FALSE(second.token_sizes.defined());
-}
-
-std::shared_ptr<Model> narrow_vit_of_197_tokens() {
-  auto model = make_model(
-      "vit", "image_size = 224\npatch_size = 16\nembed_dim = 8\nnum_heads = 1\ndepth = 12");
-  model->initialize(1);
-  model->eval();
-  return model;
-}
-
-/// Tokens after each block.
-Counts token_counts(Model& model) {
-  ForwardState state;
-  for (const Block* block : model.blocks()) state.taps.try_emplace(block->block_name());
-  logits_of(model, test::wavy_images(1, model.image_size()), state);
-  Counts counts;
-  for (const Block* block : model.blocks()) {
-    counts.push_back(state.taps[block->block_name()].size(1));
-  }
-  return counts;
-}
-
-// A12, and the tables of combinations with removed attention (nose.md 1.2, T10).
-TEST(ToMe, LeavesThePublishedTokenCounts) {
-  struct Row {
-    std::vector<int> removed;
-    const char* settings;
-    Counts tokens;
-  };
-  const Row rows[] = {
-      {{}, "r = 13", {184, 171, 158, 145, 132, 119, 106, 93, 80, 67, 54, 41}},
-      {{}, "r = 16", {181, 165, 149, 133, 117, 101, 85, 69, 53, 37, 21, 11}},
-      {{}, "r = 16\ninflect = -1.0", {165, 136, 110, 87, 67, 50, 36, 25, 17, 12, 10, 10}},
-      {{0, 1, 3, 4, 6},
-       "r = 24\nstart = 1",
-       {197, 197, 197, 197, 197, 173, 173, 149, 125, 101, 77, 53}},
-      {{0, 2, 4}, "r = 22\nstart = 1", {197, 197, 197, 175, 175, 153, 131, 109, 87, 65, 43, 22}},
-  };
-  for (const Row& row : rows) {
-    const auto model = narrow_vit_of_197_tokens();
-    MethodContext context(*model);
-    for (const int block : row.removed) context.surgeon().apply(RemoveMixer{block});
-    apply_tome(context, row.settings);
-    EXPECT_EQ(token_counts(*model), row.tokens) << row.settings;
-  }
-}
-
-/// A12: attention over n tokens, MLP over what is left after merging.
-std::int64_t closed_form(std::int64_t dim, std::int64_t patches, std::int64_t patch_size,
-                         std::int64_t classes, const std::vector<int>& removed,
-                         const Counts& tokens) {
-  std::int64_t macs = patches * dim * 3 * patch_size * patch_size + dim * classes;
-  std::int64_t before = patches + 1;
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    const bool attends = std::ranges::find(removed, static_cast<int>(i)) == removed.end();
-    if (attends) macs += 4 * before * dim * dim + 2 * before * before * dim;
-    macs += 8 * tokens[i] * dim * dim;
-    before = tokens[i];
-  }
-  return macs;
-}
-
-TEST(ToMe, CostsThePublishedMacs) {
-  const auto giga = [](std::int64_t dim, const std::vector<int>& removed, const Counts& tokens) {
-    return static_cast<double>(closed_form(dim, 196, 16, 1000, removed, tokens)) / 1e9;
-  };
-  const Counts r13{184, 171, 158, 145, 132, 119, 106, 93, 80, 67, 54, 41};
-  EXPECT_NEAR(giga(192, {}, r13), 0.731, 5e-4);
-  EXPECT_NEAR(giga(384, {}, r13), 2.703, 5e-4);
-  EXPECT_NEAR(giga(768, {}, r13), 10.367, 5e-4);
-  const Counts base_40{197, 197, 197, 197, 197, 173, 173, 149, 125, 101, 77, 53};
-  EXPECT_NEAR(giga(768, {0, 1, 3, 4, 6}, base_40), 11.432, 5e-4);
-
-  const auto tiny = make_model("deit_tiny_patch16_224", "", 1000);
-  tiny->initialize(1);
-  MethodContext context(*tiny);
-  apply_tome(context, "r = 13");
-  const ModelCost cost = measure_cost(*tiny);
-  EXPECT_EQ(cost.macs, closed_form(192, 196, 16, 1000, {}, r13));
-  EXPECT_EQ(cost.final_tokens, 41);
-
-  const auto narrow = narrow_vit_of_197_tokens();
-  MethodContext shrunk(*narrow);
-  for (const int block : {0, 1, 3, 4, 6}) shrunk.surgeon().apply(RemoveMixer{block});
-  apply_tome(shrunk, "r = 24\nstart = 1");
-  EXPECT_EQ(measure_cost(*narrow).macs, closed_form(8, 196, 16, 10, {0, 1, 3, 4, 6}, base_40));
 }
 
 struct Placement {
@@ -287,24 +183,6 @@ TEST(ToMe, KeepsAwayFromBlocksThatWillLoseTheirAttention) {
   EXPECT_EQ(token_counts(*model), before);
 }
 
-TEST(ToMe, ComparesTheTokensThemselvesWhenAsked) {
-  const auto by_keys = golden_vit(), by_tokens = golden_vit();
-  MethodContext keys(*by_keys), tokens(*by_tokens);
-  apply_tome(keys, "schedule = [0, 3]");
-  apply_tome(tokens, "schedule = [0, 3]\nmetric = 'features'");
-  const auto final_sources = [](Model& model) {
-    ForwardState state;
-    state.track_sources = true;
-    for (const char* name : {"blocks.0", "blocks.1.attn"}) state.taps.try_emplace(name);
-    logits_of(model, golden_images(), state);
-    const at::Tensor mixed = state.taps["blocks.0"] + state.taps["blocks.1.attn"];
-    return std::pair(state.sources, merge_positions(match_tokens(mixed, 3, 1)));
-  };
-  const auto [found, expected] = final_sources(*by_tokens);
-  EXPECT_TRUE(at::equal(found, expected));
-  EXPECT_FALSE(at::equal(final_sources(*by_keys).first, found));
-}
-
 TEST(ToMe, TrainsThroughMerging) {
   const auto model = make_model("vit", "image_size = 16\nembed_dim = 8\nnum_heads = 2\ndepth = 2");
   model->initialize(1);
@@ -327,7 +205,7 @@ TEST(ToMe, RefusesSettingsThatContradict) {
   EXPECT_NE(refusal("r = 2\nschedule = [1]").find("takes the place of r"), std::string::npos);
   EXPECT_NE(refusal("inflect = 0.5\nschedule = [1]").find("leave those out"), std::string::npos);
   EXPECT_NE(refusal("ratio = 2").find("ratio"), std::string::npos);
-  EXPECT_NE(refusal("metric = 'queries'").find("keys, features"), std::string::npos);
+  EXPECT_NE(refusal("metric = 'queries'").find("keys, features, norm_features"), std::string::npos);
 }
 
 TEST(ToMe, ResolvedSettingsResolveToThemselves) {

@@ -104,12 +104,31 @@ TEST(GaussianEntropy, LeavesOutPadding) {
 }
 
 TEST(GaussianEntropy, NamesAConstantChannel) {
-  at::Tensor features = gaussian_features(40, 5, 0.3);
-  features.select(1, 3).fill_(2.5);
-  const std::string message =
-      message_of<Error>([&] { statistics_of(features, 8).entropy(true, 2.0); });
-  EXPECT_NE(message.find("channel 3 (of 5) is constant over 40 samples"), std::string::npos)
-      << message;
+  at::Tensor features = gaussian_features(41, 5, 0.3);
+  // Means of the latter two are rounded: their computed deviations are tiny, not 0.
+  for (const double value : {2.5, 0.0, 0.1, -1e6 / 3}) {
+    features.select(1, 3).fill_(value);
+    for (const std::int64_t chunk : {1, 7, 41}) {
+      const std::string message =
+          message_of<Error>([&] { statistics_of(features, chunk).entropy(true, 2.0); });
+      EXPECT_NE(message.find("channel 3 (of 5) is constant"), std::string::npos) << message;
+    }
+  }
+  // The least that single precision can show: one step, in one sample.
+  features.select(1, 3).fill_(1.0);
+  features[7][3] = 1.0 + 0x1p-23;
+  EXPECT_NO_THROW(statistics_of(features, 7).entropy(true, 2.0));
+}
+
+TEST(GaussianEntropy, NamesAChannelThatIsNoNumber) {
+  for (const double value : {std::nan(""), HUGE_VAL}) {
+    at::Tensor features = gaussian_features(10, 3, 0.3);
+    features[4][1] = value;
+    const std::string message =
+        message_of<Error>([&] { statistics_of(features, 4).entropy(false, 2.0); });
+    EXPECT_NE(message.find("channel 1 (of 3) is not finite over 10 samples"), std::string::npos)
+        << message;
+  }
 }
 
 TEST(GaussianEntropy, IsPooledOverRanksOfUnequalShares) {

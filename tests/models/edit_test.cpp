@@ -1,11 +1,14 @@
 #include "methods/models/edit.h"
 
+#include <cmath>
+#include <cstdio>
 #include <vector>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "methods/models/fold.h"
+#include "methods/models/probe.h"
 #include "tests/core/expect_error.h"
 #include "tests/support/models.h"
 
@@ -160,6 +163,69 @@ TEST(Surgeon, RefusesWhatChangesNothingOrHasNoPlace) {
             std::string::npos);
 }
 
+TEST(ApplyNeutral, AcceptsWhatLeavesEveryLogit) {
+  const auto model = golden_vit();
+  model->train();
+  Surgeon surgeon(*model);
+  EXPECT_EQ(surgeon.apply_neutral({MarkRetiring{0}, MarkRetiring{1}}), 0.0);
+  surgeon.apply(SetGains{0, 2, 0});
+  surgeon.apply(SetGains{1, 1.5, 0});
+  EXPECT_EQ(surgeon.apply_neutral({RemoveMixer{0}, RemoveMixer{1}}), 0.0);
+  EXPECT_EQ(model->blocks()[0]->mixer(), nullptr);
+  EXPECT_TRUE(model->is_training());
+  EXPECT_EQ(surgeon.edits().size(), 4U);
+}
+
+TEST(ApplyNeutral, NamesTheEditAndTheChangeOfABrokenClaim) {
+  const auto model = golden_vit();
+  Surgeon surgeon(*model);
+  surgeon.apply(SetGains{1, 2 - 1e-9, 1e-9});
+  const std::string message = message_of<Error>([&] {
+    surgeon.apply_neutral({MarkRetiring{0}, RemoveMixer{1}});
+  });
+  EXPECT_NE(message.find("mark attention of block 0 retiring, remove attention of block 1"),
+            std::string::npos)
+      << message;
+  double change = 0;
+  ASSERT_EQ(std::sscanf(message.substr(message.find(" by ")).c_str(), " by %lf", &change), 1);
+  EXPECT_GT(change, 0.0);
+  EXPECT_LT(change, 1e-6);
+}
+
+// No number before and after is no change; no number on one side only is one.
+TEST(ApplyNeutral, ComparesWhatIsNoNumberToo) {
+  const auto model = golden_vit();
+  const at::NoGradGuard no_grad;
+  model->named_parameters()["head.bias"].select(0, 2).fill_(std::nan(""));
+  Surgeon surgeon(*model);
+  EXPECT_EQ(surgeon.apply_neutral({MarkRetiring{0}}), 0.0);
+  const auto other = golden_vit();
+  other->named_parameters()["blocks.1.attn.proj.bias"].fill_(HUGE_VAL);
+  Surgeon breaks(*other);
+  EXPECT_THROW(breaks.apply_neutral({RemoveMixer{1}}), Error);
+}
+
+TEST(Probe, LeavesModeStatisticsAndGeneratorAlone) {
+  const auto model = make_model("resnet20", "image_size = 16", 4, 8);
+  model->initialize(1);
+  std::vector<at::Tensor> before;
+  for (const at::Tensor& buffer : model->buffers()) before.push_back(buffer.clone());
+  const at::Tensor generator = at::globalContext().defaultGenerator(at::kCPU).get_state();
+  for (const bool training : {true, false}) {
+    model->train(training);
+    ForwardState first, second;
+    const at::Tensor logits = probe(*model, first);
+    EXPECT_FALSE(logits.requires_grad());
+    EXPECT_EQ(logits.sizes(), (std::vector<std::int64_t>{1, 4}));
+    EXPECT_TRUE(at::equal(logits, probe(*model, second)));
+    EXPECT_EQ(model->is_training(), training);
+  }
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    EXPECT_TRUE(at::equal(before[i], model->buffers()[i]));
+  }
+  EXPECT_TRUE(at::equal(generator, at::globalContext().defaultGenerator(at::kCPU).get_state()));
+}
+
 /// Keeps every second token: enough to see order, length and keys.
 class HalvingReducer final : public TokenReducer {
  public:
@@ -168,7 +234,7 @@ class HalvingReducer final : public TokenReducer {
     keys_seen = state.keys.defined() ? state.keys.size(2) : 0;
     return tokens.slice(1, 0, tokens.size(1), 2);
   }
-  bool needs_keys() const override { return true; }
+  KeyNeed key_need() const override { return KeyNeed::OwnBlock; }
 
   static inline std::int64_t keys_seen = 0;
 };

@@ -1,0 +1,135 @@
+#include <optional>
+#include <utility>
+
+#include <gtest/gtest.h>
+
+#include "runner/core/error.h"
+#include "runner/measure/mac_counter.h"
+#include "runner/train/finals.h"
+#include "tests/conformance/method_examples.h"
+#include "tests/support/small_run.h"
+#include "tests/support/temp_folder.h"
+
+// Every two registered methods work together, or say that they do not.
+
+namespace ablate {
+namespace {
+
+using test::RunRecord;
+using test::TempFolder;
+using NamePair = std::pair<std::string, std::string>;
+
+bool offers_all(const ModelInfo& model, const MethodInfo& method) {
+  return std::ranges::all_of(method.needs, [&](Slot slot) {
+    return std::ranges::find(model.offers, slot) != model.offers.end();
+  });
+}
+
+class MethodPairs : public testing::TestWithParam<NamePair> {
+ protected:
+  const MethodInfo& first() const { return Registry<MethodInfo>::get(GetParam().first); }
+  const MethodInfo& second() const { return Registry<MethodInfo>::get(GetParam().second); }
+
+  /// The example of either on whose model both have a place.
+  std::optional<MethodExample> common_ground() const {
+    for (const MethodInfo* method : {&first(), &second()}) {
+      const MethodExample example = method->example();
+      const auto& model = Registry<ModelInfo>::get(example.model);
+      if (offers_all(model, first()) && offers_all(model, second())) return example;
+    }
+    return std::nullopt;
+  }
+
+  std::vector<Component> components() const {
+    std::vector<Component> methods{test::method_component(first().example().params),
+                                   test::method_component(second().example().params)};
+    sort_methods(methods);
+    return methods;
+  }
+
+  /// Skips the pair when there is no model for both, or when it is refused by a declaration, which
+  /// is the only other reason that check_methods() knows.
+  void SetUp() override {
+    const auto ground = common_ground();
+    if (!ground) GTEST_SKIP() << "no model of an example has a place for both";
+    example_ = *ground;
+    try {
+      check_methods(Registry<ModelInfo>::get(example_.model), components(), "pair");
+    } catch (const SpecError& error) {
+      const std::string message = error.what();
+      EXPECT_NE(message.find(first().name), std::string::npos) << message;
+      EXPECT_NE(message.find(second().name), std::string::npos) << message;
+      GTEST_SKIP() << message;
+    }
+  }
+
+  MethodExample example_;
+};
+
+TEST_P(MethodPairs, ApplyReplayAndCostWhatAFormulaSays) {
+  const auto model = test::example_model(example_);
+  const auto context = test::example_context(*model);
+  MethodStack stack(components());
+  stack.apply(*context);
+  stack.finalize(context->surgeon());
+  EXPECT_TRUE(stack.settled());
+  const std::vector<Edit>& edits = context->surgeon().edits();
+  const auto replayed = test::replayed_model(example_, edits, test::weights_of(*model));
+  model->eval();
+  replayed->eval();
+  const at::Tensor images = test::wavy_images(5, model->image_size());
+  EXPECT_TRUE(at::equal(test::logits_of(*model, images), test::logits_of(*replayed, images)));
+  if (test::is_transformer(example_.model)) {
+    EXPECT_EQ(measure_cost(*model).macs, test::transformer_macs(*model, edits));
+  }
+}
+
+// Trained together, and once more with a stop after every step.
+TEST_P(MethodPairs, TrainAndComeBackFromCheckpointsAndFinals) {
+  const TempFolder whole, broken;
+  const RunSpec spec = test::resolve_small(
+      test::example_run(example_, {first().example(), second().example()}, 2, "fp32"));
+  EXPECT_EQ(spec.methods, components());
+  const RunRecord undisturbed = test::run_small(spec, whole.path());
+  EXPECT_EQ(undisturbed.series.at("train/loss").size(), 8U);
+
+  Environment environment = test::environment_in(broken.path());
+  Outcome outcome;
+  for (environment.attempt = 1; environment.attempt <= 9; ++environment.attempt) {
+    outcome = test::run_attempt(spec, environment, 1, true);
+    if (outcome.state == OutcomeState::Done) break;
+  }
+  ASSERT_EQ(outcome.state, OutcomeState::Done);
+  const RunRecord continued = test::read_run(spec, environment, environment.attempt);
+  EXPECT_EQ(continued.structure, undisturbed.structure);
+  EXPECT_EQ(continued.series, undisturbed.series);
+  EXPECT_EQ(continued.finals, undisturbed.finals);
+  for (const auto& [name, tensor] : undisturbed.weights) {
+    EXPECT_TRUE(at::equal(tensor, continued.weights.at(name))) << name;
+  }
+
+  const Finals finals = read_finals(RunPaths(whole.path(), spec.id()).final_directory());
+  const auto model = load_final_model(finals, false);
+  EXPECT_TRUE(test::logits_of(*model, test::wavy_images(3, model->image_size()))
+                  .isfinite()
+                  .all()
+                  .item<bool>());
+  const auto macs = static_cast<double>(measure_cost(*model).macs);
+  EXPECT_EQ(undisturbed.finals.at("macs"), macs);
+}
+
+std::vector<NamePair> all_pairs() {
+  std::vector<NamePair> pairs;
+  const std::vector<std::string> names = Registry<MethodInfo>::names();
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    for (std::size_t j = 0; j < i; ++j) pairs.emplace_back(names[j], names[i]);
+  }
+  return pairs;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, MethodPairs, testing::ValuesIn(all_pairs()), [](const auto& pair) {
+  return cat(pair.param.first, "_and_", pair.param.second);
+});
+
+}  // namespace
+}  // namespace ablate

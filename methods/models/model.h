@@ -55,10 +55,14 @@ using ModelBuilder = std::function<std::shared_ptr<Model>(const ModelContext&)>;
 struct ModelInfo {
   static constexpr std::string_view kind = "model";
   std::string name, summary;
-  int semantics;  ///< raised when the same spec would compute something else
+  std::string_view family;  ///< what its file holds
+  int semantics;            ///< raised when the same spec would compute something else
   std::vector<Slot> offers;
   std::int64_t image_size;
   bool batch_norm = false;  ///< has GroupBatchNorm2d: batches must be whole groups of bn_group
+  /// TOML text of settings at which it trains in seconds on images of 16 x 16; the conformance
+  /// tests exercise every model that gives some, and each family has one that does.
+  std::string_view example{};
   ModelBuilder (*configure)(std::string_view name, Params& params);
 };
 

@@ -197,10 +197,12 @@ const bool registered = [] {
         .name = std::string(v.name),
         .summary = cat("residual network of ", v.bottleneck ? "bottleneck" : "basic",
                        " blocks for images of ", v.small_images ? 32 : 224),
+        .family = "resnet",
         .semantics = 1,
         .offers = {},
         .image_size = v.small_images ? 32 : 224,
         .batch_norm = true,
+        .example = v.name == "resnet20" ? "image_size = 16\n" : "",
         .configure = configure,
     }};
   }

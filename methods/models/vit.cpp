@@ -199,6 +199,8 @@ constexpr Variant kVariants[] = {
     {"deit_base_distilled_patch16_384", 384, 16, 768, 12, true},
 };
 constexpr std::int64_t kDepth = 12;
+constexpr std::string_view kExample =
+    "image_size = 16\nembed_dim = 24\ndepth = 2\nnum_heads = 2\ndrop_path = 0.1\n";
 
 const Variant& variant(std::string_view name) {
   for (const Variant& candidate : kVariants) {
@@ -257,9 +259,11 @@ const bool registered = [] {
     Registry<ModelInfo>::Add{ModelInfo{
         .name = std::string(v.name),
         .summary = summary(v),
+        .family = "vit",
         .semantics = 1,
         .offers = {Slot::TokenMixer, Slot::ResidualGains, Slot::TokenReducer},
         .image_size = v.image_size,
+        .example = v.name == "vit" ? kExample : "",
         .configure = configure,
     }};
   }

@@ -120,8 +120,9 @@ void save_weights(const Model& model, const std::filesystem::path& file,
   write_safetensors(file, named_tensors(model), metadata);
 }
 
-at::Tensor resize_position_embedding(const at::Tensor& embedding, std::int64_t length,
+at::Tensor resize_position_embedding(const at::Tensor& stored, std::int64_t length,
                                      bool antialias) {
+  const at::Tensor embedding = stored.to(at::promote_types(stored.scalar_type(), at::kFloat));
   for (std::int64_t prefix = 0; prefix <= 2; ++prefix) {
     const std::int64_t from = grid_side(embedding.size(1), prefix), to = grid_side(length, prefix);
     if (from == 0 || to == 0) continue;

@@ -37,7 +37,8 @@ void save_weights(const Model& model, const std::filesystem::path& file,
                   const std::map<std::string, std::string>& metadata = {});
 
 /// Position embeddings (1, p + g^2, C) for `length` = p + h^2 tokens, where p is 0, 1 or 2 leading
-/// tokens that stay: bicubic (a = -0.75) without antialiasing, or with (a = -0.5).
+/// tokens that stay: bicubic (a = -0.75) without antialiasing, or with (a = -0.5). In single
+/// precision or better.
 /// Throws Error when the lengths are not of this form.
 at::Tensor resize_position_embedding(const at::Tensor& embedding, std::int64_t length,
                                      bool antialias);

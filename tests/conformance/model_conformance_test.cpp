@@ -19,14 +19,6 @@ namespace {
 using test::make_model;
 using test::TempFolder;
 
-/// One member of each family that trains in seconds, with settings that make it small.
-const std::map<std::string, std::string>& representatives() {
-  static const std::map<std::string, std::string> models{
-      {"vit", "image_size = 16\nembed_dim = 24\ndepth = 2\nnum_heads = 2\ndrop_path = 0.1\n"},
-      {"resnet20", "image_size = 16\n"}};
-  return models;
-}
-
 class ModelConformance : public testing::TestWithParam<std::string> {
  protected:
   const ModelInfo& info() const { return Registry<ModelInfo>::get(GetParam()); }
@@ -55,9 +47,12 @@ TEST_P(ModelConformance, KeepsWhatItsRegistrationSays) {
   for (const std::string& name : model->no_weight_decay()) {
     EXPECT_TRUE(shapes.contains(name)) << name;
   }
-  EXPECT_TRUE(std::ranges::any_of(representatives(), [&](const auto& small) {
-    return GetParam().starts_with(small.first.substr(0, 3)) || GetParam().starts_with("deit_");
-  })) << "add a small member of this family to representatives()";
+  EXPECT_TRUE(std::ranges::any_of(Registry<ModelInfo>::names(),
+                                  [&](const std::string& name) {
+                                    const auto& other = Registry<ModelInfo>::get(name);
+                                    return other.family == info().family && !other.example.empty();
+                                  }))
+      << "no model of the family \"" << info().family << "\" has an example to train";
 }
 
 TEST_P(ModelConformance, OnlyItsHeadsFollowTheNumberOfClasses) {
@@ -77,7 +72,7 @@ INSTANTIATE_TEST_SUITE_P(All, ModelConformance, testing::ValuesIn(Registry<Model
 
 class SmallModelConformance : public testing::TestWithParam<std::string> {
  protected:
-  std::string settings() const { return representatives().at(GetParam()); }
+  std::string settings() const { return std::string(Registry<ModelInfo>::get(GetParam()).example); }
   std::shared_ptr<Model> model(std::uint64_t seed) const {
     auto made = make_model(GetParam(), settings(), 4, 8);
     made->initialize(seed);
@@ -157,8 +152,10 @@ TEST_P(SmallModelConformance, TrainsAndMicroBatchesAndRanksDoNotMatter) {
 
 INSTANTIATE_TEST_SUITE_P(Families, SmallModelConformance, testing::ValuesIn([] {
                            std::vector<std::string> names;
-                           for (const auto& [name, settings] : representatives()) {
-                             names.push_back(name);
+                           for (const std::string& name : Registry<ModelInfo>::names()) {
+                             if (!Registry<ModelInfo>::get(name).example.empty()) {
+                               names.push_back(name);
+                             }
                            }
                            return names;
                          }()),

@@ -1,3 +1,4 @@
+#include <map>
 #include <mutex>
 #include <vector>
 
@@ -5,6 +6,7 @@
 
 #include "distributed/communicator.h"
 #include "methods/models/batch_norm.h"
+#include "methods/models/weights_io.h"
 #include "tests/core/expect_error.h"
 #include "tests/support/models.h"
 #include "tests/support/run_ranks.h"
@@ -36,21 +38,67 @@ TEST(ResNet, HasThePublishedParameterCounts) {
   }
 }
 
-TEST(ResNet, HasTorchvisionsNames) {
-  const auto model = make_model("resnet50", "", 1000);
-  const auto parameters = model->named_parameters();
-  EXPECT_EQ(parameters.size(), 161U);
-  EXPECT_EQ(model->named_buffers().size(), 3U * 53);
-  for (const char* name :
-       {"conv1.weight", "bn1.bias", "layer1.0.conv3.weight", "layer1.0.bn3.weight",
-        "layer1.0.downsample.0.weight", "layer1.0.downsample.1.bias", "layer4.2.conv1.weight",
-        "fc.weight", "fc.bias"}) {
-    EXPECT_TRUE(parameters.contains(name)) << name;
+using Shapes = std::map<std::string, std::vector<std::int64_t>>;
+
+/// Names and shapes of torchvision's state dict, written down from the architecture.
+struct ExpectedResNet {
+  bool bottleneck, small_images;
+  std::vector<std::int64_t> blocks;
+  Shapes shapes;
+
+  void convolution(const std::string& conv, const std::string& norm, std::int64_t in,
+                   std::int64_t out, std::int64_t kernel) {
+    shapes[conv + ".weight"] = {out, in, kernel, kernel};
+    for (const char* kind : {"weight", "bias", "running_mean", "running_var"}) {
+      shapes[cat(norm, ".", kind)] = {out};
+    }
+    shapes[norm + ".num_batches_tracked"] = {};
   }
-  EXPECT_FALSE(parameters.contains("layer1.1.downsample.0.weight"));
-  for (const char* name : {"bn1.running_mean", "layer3.5.bn2.running_var",
-                           "layer2.0.downsample.1.num_batches_tracked"}) {
-    EXPECT_TRUE(model->named_buffers().contains(name)) << name;
+
+  void block(const std::string& name, std::int64_t in, std::int64_t planes, bool strided) {
+    const std::int64_t out = bottleneck ? 4 * planes : planes;
+    const auto conv = [&](int i, std::int64_t from, std::int64_t to, std::int64_t kernel) {
+      convolution(cat(name, ".conv", i), cat(name, ".bn", i), from, to, kernel);
+    };
+    if (bottleneck) {
+      conv(1, in, planes, 1);
+      conv(2, planes, planes, 3);
+      conv(3, planes, out, 1);
+    } else {
+      conv(1, in, planes, 3);
+      conv(2, planes, planes, 3);
+    }
+    if (strided || in != out)
+      convolution(name + ".downsample.0", name + ".downsample.1", in, out, 1);
+  }
+
+  Shapes all(std::int64_t classes) {
+    std::int64_t planes = small_images ? 16 : 64, width = planes;
+    convolution("conv1", "bn1", 3, planes, small_images ? 3 : 7);
+    for (std::size_t stage = 0; stage < blocks.size(); ++stage, planes *= 2) {
+      for (std::int64_t i = 0; i < blocks[stage]; ++i) {
+        block(cat("layer", stage + 1, ".", i), width, planes, stage > 0 && i == 0);
+        width = bottleneck ? 4 * planes : planes;
+      }
+    }
+    shapes["fc.weight"] = {classes, width};
+    shapes["fc.bias"] = {classes};
+    return shapes;
+  }
+};
+
+TEST(ResNet, HasTorchvisionsNamesAndShapes) {
+  const std::pair<const char*, ExpectedResNet> rows[] = {
+      {"resnet18", {false, false, {2, 2, 2, 2}, {}}},
+      {"resnet50", {true, false, {3, 4, 6, 3}, {}}},
+      {"resnet56", {true, true, {6, 6, 6}, {}}},
+  };
+  for (auto [name, expected] : rows) {
+    Shapes found;
+    for (const auto& [tensor_name, tensor] : named_tensors(*make_model(name, "", 100))) {
+      found[tensor_name] = tensor.sizes().vec();
+    }
+    EXPECT_EQ(found, expected.all(100)) << name;
   }
 }
 

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <set>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -55,6 +56,7 @@ TEST(VisionTransformer, HasThePublishedParameterCounts) {
       {"deit_tiny_distilled_patch16_224", 1000, 5'717'416 + 2 * 192 + 193 * 1000},
       {"deit_small_distilled_patch16_224", 1000, 22'050'664 + 2 * 384 + 385 * 1000},
       {"deit_base_distilled_patch16_224", 1000, 87'338'192},
+      {"deit_base_distilled_patch16_384", 1000, 87'338'192 + (24 * 24 - 14 * 14) * 768},
       // Smaller patches and fewer positions than DeiT's.
       {"vit_tiny_patch4_32", 100, 5'543'716 - 192 * 3 * (256 - 16) - 192 * (197 - 65)}};
   for (const Row& row : rows) {
@@ -84,11 +86,38 @@ TEST(VisionTransformer, HasTimmsNamesAndShapes) {
             (std::vector<std::int64_t>{192, 3, 16, 16}));
   EXPECT_EQ(parameters["blocks.11.attn.qkv.weight"].sizes(), (std::vector<std::int64_t>{576, 192}));
   EXPECT_EQ(parameters["blocks.0.mlp.fc2.weight"].sizes(), (std::vector<std::int64_t>{192, 768}));
+}
 
+// reference/tome_and_recipes.md B1: class token, distillation token, patches; two heads.
+TEST(VisionTransformer, DistilledHasTimmsNamesAndShapes) {
+  const auto plain = make_model("deit_tiny_patch16_224", "", 1000);
   const auto distilled = make_model("deit_tiny_distilled_patch16_224", "", 1000);
-  EXPECT_EQ(parameter_names(*distilled).size(), 155U);
-  EXPECT_TRUE(distilled->named_parameters().contains("dist_token"));
-  EXPECT_TRUE(distilled->named_parameters().contains("head_dist.bias"));
+  const auto names = parameter_names(*plain), more = parameter_names(*distilled);
+  std::set<std::string> expected(names.begin(), names.end());
+  expected.insert({"dist_token", "head_dist.weight", "head_dist.bias"});
+  EXPECT_EQ(std::set(more.begin(), more.end()), expected);
+  EXPECT_EQ(more.size(), 155U);
+  const auto parameters = distilled->named_parameters();
+  EXPECT_EQ(parameters["pos_embed"].sizes(), (std::vector<std::int64_t>{1, 198, 192}));
+  EXPECT_EQ(parameters["dist_token"].sizes(), (std::vector<std::int64_t>{1, 1, 192}));
+  EXPECT_EQ(parameters["head_dist.weight"].sizes(), (std::vector<std::int64_t>{1000, 192}));
+}
+
+TEST(VisionTransformer, DistilledPutsItsTokenBehindTheClassToken) {
+  const auto model = make_model(
+      "vit", "image_size = 8\nembed_dim = 8\nnum_heads = 2\ndepth = 1\ndistilled = true");
+  model->initialize(1);
+  model->eval();
+  const auto parameters = model->named_parameters();
+  const at::NoGradGuard no_grad;
+  ForwardState state;
+  state.taps.try_emplace("patch_embed");
+  model->forward(wavy_images(1, 8), state);
+  const at::Tensor tokens = state.taps["patch_embed"][0], positions = parameters["pos_embed"][0];
+  ASSERT_EQ(tokens.size(0), 2 + 4);
+  EXPECT_EQ(state.protected_tokens, 2);
+  EXPECT_TRUE(at::equal(tokens[0], parameters["cls_token"][0][0] + positions[0]));
+  EXPECT_TRUE(at::equal(tokens[1], parameters["dist_token"][0][0] + positions[1]));
 }
 
 TEST(VisionTransformer, DistilledReturnsBothHeadsInTrainingAndTheirMeanOtherwise) {

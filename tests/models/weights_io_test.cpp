@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "methods/models/edit.h"
 #include "runner/core/files.h"
 #include "tests/core/expect_error.h"
 #include "tests/support/models.h"
@@ -180,6 +181,31 @@ TEST(Weights, StartANewHeadOnlyWhenAsked) {
                         source->named_parameters()["norm.weight"]));
 }
 
+// reference/nose.md T7: what lost attention saves without its keys and loads into the structure
+// that its edits make, not into another.
+TEST(Weights, OfAShrunkModelFillTheReplayedStructureAlone) {
+  const TempFolder folder;
+  const auto shrink = [](Model& model) {
+    Surgeon surgeon(model);
+    surgeon.apply(SetGains{1, 2, 0});
+    surgeon.apply(RemoveMixer{1});
+  };
+  const auto trained = test::golden_vit();
+  shrink(*trained);
+  save_weights(*trained, folder / "w");
+  for (const std::string& name : SafetensorsFile(folder / "w").names()) {
+    EXPECT_FALSE(name.starts_with("blocks.1.attn") || name.starts_with("blocks.1.norm1")) << name;
+  }
+  const auto restored = test::golden_vit(), dense = test::golden_vit();
+  for (at::Tensor& parameter : restored->parameters()) parameter.detach().zero_();
+  shrink(*restored);
+  load_weights(*restored, folder / "w");
+  EXPECT_TRUE(at::equal(test::logits_of(*restored, test::golden_images()),
+                        test::logits_of(*trained, test::golden_images())));
+  const std::string message = message_of<Error>([&] { load_weights(*dense, folder / "w"); });
+  EXPECT_NE(message.find("missing: blocks.1.norm1.weight"), std::string::npos) << message;
+}
+
 // Cubic convolution with a = -0.75, worked out by hand.
 TEST(PositionEmbedding, ResizesBicubicallyWithoutAntialias) {
   const at::Tensor grid = at::tensor({9.0, 0.0, 1.0, 2.0, 3.0}, at::kDouble).view({1, 5, 1});
@@ -193,6 +219,14 @@ TEST(PositionEmbedding, ResizesBicubicallyWithoutAntialias) {
   const at::Tensor two = at::cat({at::full({1, 1, 1}, 8.0, at::kDouble), grid}, 1);
   EXPECT_TRUE(at::equal(resize_position_embedding(two, 18, false).narrow(1, 1, 17), resized));
   EXPECT_THROW(resize_position_embedding(grid, 16, false), Error);
+}
+
+TEST(PositionEmbedding, OfAHalfPrecisionFileIsResizedInSinglePrecision) {
+  const at::Tensor grid = at::arange(17 * 8, at::kFloat).sin().view({1, 17, 8}).to(at::kHalf);
+  for (const bool antialias : {false, true}) {
+    const at::Tensor resized = resize_position_embedding(grid, 65, antialias);
+    EXPECT_TRUE(at::equal(resized, resize_position_embedding(grid.to(at::kFloat), 65, antialias)));
+  }
 }
 
 TEST(PositionEmbedding, IsResizedOnLoadingForAnotherImageSize) {

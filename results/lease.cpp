@@ -135,6 +135,14 @@ Lease Lease::take(const fs::path& path) {
   throw Error(cat("the results database is being written by ", holder, "; wait for it, or end it"));
 }
 
+std::optional<std::string> Lease::holder(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) return std::nullopt;
+  std::string holder;
+  if (is_stale(path, content_or_nothing(path), holder)) return std::nullopt;
+  return holder;
+}
+
 Lease::~Lease() {
   if (!content_.empty() && content_or_nothing(path_) == content_) ::unlink(path_.c_str());
 }
@@ -144,5 +152,7 @@ void Lease::renew() {
     throw Error(cat(path_.string(), ": another process has taken over the lease for writing"));
   ::utimensat(AT_FDCWD, path_.c_str(), nullptr, 0);
 }
+
+fs::path ingest_lease(const fs::path& database) { return database.string() + ".ingest-lease"; }
 
 }  // namespace ablate

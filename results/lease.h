@@ -17,6 +17,8 @@ class Lease {
   static std::optional<Lease> try_take(const std::filesystem::path& path, std::string& holder);
   /// Throws Error when another process holds it, naming the process and the file.
   static Lease take(const std::filesystem::path& path);
+  /// Who holds it ("process 12 on host (FILE)"); nothing when nobody does.
+  static std::optional<std::string> holder(const std::filesystem::path& path);
 
   Lease(Lease&& other) noexcept;
   Lease& operator=(Lease&&) = delete;
@@ -33,5 +35,8 @@ class Lease {
   std::filesystem::path path_;
   std::string content_;
 };
+
+/// The lease of whoever feeds a database and so works on its runs.
+std::filesystem::path ingest_lease(const std::filesystem::path& database);
 
 }  // namespace ablate

@@ -37,17 +37,19 @@ RunLine run_line(SQLite::Statement& row) {
   return line;
 }
 
+[[noreturn]] void no_sweep(ResultStore& store, const std::string& name) {
+  std::vector<std::string> names;
+  for (const SweepLine& line : list_sweeps(store)) names.push_back(line.name);
+  throw SpecError(
+      cat("no sweep \"", name, "\" in ", store.file().string(), suggestion(name, names)));
+}
+
 std::vector<RunLine> lines_of_sweep(ResultStore& store, const std::string& sweep,
                                     const std::string& condition) {
   return with_database_errors(store.file(), [&] {
     SQLite::Database& db = store.database();
     const auto id = query_integer(db, "SELECT sweep_id FROM sweep WHERE name = ?", sweep);
-    if (!id) {
-      std::vector<std::string> names;
-      for (const SweepLine& line : list_sweeps(store)) names.push_back(line.name);
-      throw SpecError(
-          cat("no sweep \"", sweep, "\" in ", store.file().string(), suggestion(sweep, names)));
-    }
+    if (!id) no_sweep(store, sweep);
     auto rows = prepare(db,
                         run_lines_sql("FROM sweep_run sr JOIN run ON run.run_id = sr.run_id "
                                       "LEFT JOIN sweep_variant sv ON sv.sweep_id = sr.sweep_id "
@@ -207,6 +209,13 @@ std::vector<SweepLine> list_sweeps(ResultStore& store) {
     }
     return lines;
   });
+}
+
+SweepLine find_sweep(ResultStore& store, const std::string& name) {
+  for (SweepLine& line : list_sweeps(store)) {
+    if (line.name == name) return std::move(line);
+  }
+  no_sweep(store, name);
 }
 
 RunDetail describe_run(ResultStore& store, const std::string& run_uid) {

@@ -31,6 +31,8 @@ struct SweepLine {
   std::map<std::string, int> runs_by_state;
 };
 std::vector<SweepLine> list_sweeps(ResultStore& store);
+/// The sweep of that name. Throws SpecError with the nearest one.
+SweepLine find_sweep(ResultStore& store, const std::string& name);
 
 struct AttemptInfo {
   int n = 0;  ///< 0 and below: bench jobs

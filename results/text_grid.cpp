@@ -67,6 +67,15 @@ std::vector<std::string> grid_lines(const std::vector<std::vector<std::string>>&
   return lines;
 }
 
+std::string clip_text(const std::string& text, std::size_t width) {
+  std::size_t end = text.size();
+  while (display_width(std::string_view(text).substr(0, end)) > width) {
+    do --end;
+    while ((static_cast<unsigned char>(text[end]) & 0xC0) == 0x80);
+  }
+  return text.substr(0, end);
+}
+
 std::vector<std::string> wrap_text(std::string_view text, std::size_t width, std::size_t indent) {
   std::vector<std::string> lines{""};
   std::size_t used = 0;

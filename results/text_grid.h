@@ -22,6 +22,9 @@ std::vector<std::size_t> column_widths(const std::vector<std::vector<std::string
 std::vector<std::string> grid_lines(const std::vector<std::vector<std::string>>& rows,
                                     const std::vector<Align>& alignment);
 
+/// The first `width` columns of a text, whole characters only.
+std::string clip_text(const std::string& text, std::size_t width);
+
 /// Breaks a text at blanks so that lines are at most `width` wide (0: one line); later lines are
 /// indented. A longer word stays whole.
 std::vector<std::string> wrap_text(std::string_view text, std::size_t width,

@@ -51,16 +51,6 @@ std::string facts(const LiveRun& run) {
   return join(parts, "  ");
 }
 
-/// The first `width` columns: whole characters only.
-std::string clip_text(const std::string& text, std::size_t width) {
-  std::size_t end = text.size();
-  while (display_width(std::string_view(text).substr(0, end)) > width) {
-    do --end;
-    while ((static_cast<unsigned char>(text[end]) & 0xC0) == 0x80);
-  }
-  return text.substr(0, end);
-}
-
 std::string fit_text(const std::string& text, std::size_t width) {
   const std::string cut = clip_text(text, width);
   return cut + std::string(width - display_width(cut), ' ');

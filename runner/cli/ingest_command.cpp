@@ -1,15 +1,13 @@
-#include <chrono>
 #include <iostream>
 #include <memory>
-#include <thread>
 
 #include <CLI/CLI.hpp>
 
 #include "results/ingest.h"
 #include "runner/cli/command.h"
+#include "runner/cli/watch.h"
 #include "runner/core/error.h"
 #include "runner/core/files.h"
-#include "runner/core/stop.h"
 
 namespace ablate::cli::ingest_command {
 namespace {
@@ -52,17 +50,13 @@ int run(const Options& options, const GlobalOptions& globals) {
   make_directories(workspace.database.parent_path());
   ResultStore store(workspace.database);
   Ingester ingester(store);
-  const StopHandlers handlers;
-  StopSignal stop;
   bool problems = false;
-  do {
+  watch([&] {
     const IngestReport report = ingester.ingest(places);
     print(report);
     problems = problems || !report.problems.empty();
-    for (int i = 0; options.watch && !stop.requested() && i < 20; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
-    }
-  } while (options.watch && !stop.requested());
+    return options.watch;
+  });
   return static_cast<int>(problems ? ExitCode::Failed : ExitCode::Done);
 }
 

@@ -5,6 +5,8 @@
 
 #include "results/text_grid.h"
 #include "runner/cli/command.h"
+#include "runner/cli/print_table.h"
+#include "runner/cli/status_view.h"
 #include "runner/cli/store_access.h"
 #include "runner/cli/train_info.h"
 #include "runner/core/error.h"
@@ -25,7 +27,7 @@ void print(const Grid& grid, const char* indent = "") {
 
 /// Registries: the lists of the description whose elements have names.
 std::vector<std::string> kinds_of(const json& description) {
-  std::vector<std::string> kinds = {"sweeps"};
+  std::vector<std::string> kinds;
   for (const auto& [kind, list] : description.items()) {
     if (list.is_array()) kinds.push_back(kind);
   }
@@ -36,9 +38,17 @@ void print_sweeps(const Workspace& workspace) {
   const auto store = open_store(workspace, ResultStore::Mode::ReadOnly);
   Grid grid = {{"sweep", "created", "runs"}};
   for (const SweepLine& sweep : list_sweeps(*store)) {
-    std::vector<std::string> counts;
-    for (const auto& [state, count] : sweep.runs_by_state) counts.push_back(cat(count, " ", state));
-    grid.push_back({sweep.name, clock_text(sweep.created_us), join(counts)});
+    grid.push_back({sweep.name, clock_text(sweep.created_us), counts_text(sweep)});
+  }
+  print(grid);
+}
+
+/// Sources that `references` of a table can name wherever its sweep file lies.
+void print_references() {
+  Grid grid = {{"source", "rows", "note"}};
+  for (const Publication& publication : known_publications({})) {
+    const std::string note = publication.rows.empty() ? "" : publication.rows[0].note;
+    grid.push_back({publication.source, cat(publication.rows.size()), note});
   }
   print(grid);
 }
@@ -83,19 +93,20 @@ void print_entry(const json& entry) {
 
 int run(const Options& options, const GlobalOptions& globals) {
   const Workspace workspace = globals.workspace();
-  if (options.kind == "sweeps") {
-    print_sweeps(workspace);
+  if (options.kind == "sweeps" || options.kind == "references") {
+    options.kind == "sweeps" ? print_sweeps(workspace) : print_references();
     return 0;
   }
   const json description = describe_train_program(workspace);
-  const std::vector<std::string> kinds = kinds_of(description);
+  std::vector<std::string> kinds = kinds_of(description);
   if (options.kind.empty()) {
-    for (std::size_t i = 1; i < kinds.size(); ++i) {
-      std::cout << kinds[i] << "\n";
-      print_kind(description.at(kinds[i]));
+    for (const std::string& kind : kinds) {
+      std::cout << kind << "\n";
+      print_kind(description.at(kind));
     }
     return 0;
   }
+  kinds.insert(kinds.end(), {"references", "sweeps"});
   if (std::find(kinds.begin(), kinds.end(), options.kind) == kinds.end()) {
     throw SpecError(
         cat("there is no list of \"", options.kind, "\"", suggestion(options.kind, kinds)));
@@ -118,7 +129,8 @@ int run(const Options& options, const GlobalOptions& globals) {
 
 std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
   auto options = std::make_shared<Options>();
-  app.add_option("kind", options->kind, "methods, models, datasets ... or sweeps (default: all)")
+  app.add_option("kind", options->kind,
+                 "methods, models, datasets ..., references or sweeps (default: all registries)")
       ->type_name("KIND");
   app.add_option("name", options->name, "Show the settings of one")->type_name("NAME");
   return [options, &globals] { return run(*options, globals); };
@@ -127,9 +139,10 @@ std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
 const CommandRegistration added{{
     .name = "list",
     .position = 14,
-    .summary = "What exists: methods, models, data sets, with their settings; sweeps",
+    .summary = "What exists: methods, models, data sets, with their settings; references; sweeps",
     .examples = "  ablate list\n"
                 "  ablate list methods tome       its settings, defaults and bounds\n"
+                "  ablate list references         published numbers that tables can print\n"
                 "  ablate list sweeps\n",
     .add = add,
 }};

@@ -10,6 +10,8 @@
 #include "runner/cli/command.h"
 #include "runner/cli/launch_runs.h"
 #include "runner/cli/print_table.h"
+#include "runner/cli/status_view.h"
+#include "runner/cli/store_access.h"
 #include "runner/core/error.h"
 #include "runner/core/files.h"
 #include "runner/core/stop.h"
@@ -21,7 +23,7 @@ namespace {
 struct Options {
   std::string file;
   std::vector<std::string> overrides;
-  bool dry_run = false, fail_fast = false, keep_going = false, no_bench = false;
+  bool dry_run = false, fail_fast = false, keep_going = false, no_bench = false, watch = false;
   std::optional<int> seeds, jobs;
 };
 
@@ -108,9 +110,32 @@ int run_sweep(const SweepSpec& sweep, const Options& options, const Workspace& w
   return code;
 }
 
+/// What the sweep itself would end with as its runs stand.
+ExitCode exit_code_of(const SweepLine& sweep) {
+  ExitCode code = ExitCode::Done;
+  for (const auto& [state, count] : sweep.runs_by_state) {
+    if (state == "failed" || state == "diverged" || state == "skipped") return ExitCode::Failed;
+    if (state != "done") code = ExitCode::Interrupted;
+  }
+  return code;
+}
+
+/// Looks on while another process runs the sweep; then its table. Starts nothing.
+int look_on(const SweepSpec& sweep, const Workspace& workspace, const GlobalOptions& globals) {
+  const bool over = follow_sweep(sweep.name, workspace, globals.style(1));
+  const auto store = open_store(workspace, ResultStore::Mode::ReadOnly);
+  if (over) {
+    print_table(*store, {sweep.name, sweep.title, sweep.table, sweep.file}, globals.style(1),
+                std::cout);
+  }
+  return static_cast<int>(over ? exit_code_of(find_sweep(*store, sweep.name))
+                               : ExitCode::Interrupted);
+}
+
 int run(const Options& options, const GlobalOptions& globals) {
   const SweepSpec sweep = parse(options);
   const Workspace workspace = globals.workspace();
+  if (options.watch) return look_on(sweep, workspace, globals);
   if (options.dry_run) return dry_run(sweep, workspace, globals);
   return run_sweep(sweep, options, workspace, globals);
 }
@@ -121,7 +146,10 @@ std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
   app.add_option("settings", options->overrides,
                  "Overrides of [run] (epochs=1), or of a named section (launch.ranks=4)")
       ->type_name("KEY=VALUE");
-  app.add_flag("--dry-run", options->dry_run, "Print the plan and stop");
+  auto* dry_run = app.add_flag("--dry-run", options->dry_run, "Print the plan and stop");
+  app.add_flag("--watch", options->watch,
+               "Start nothing: follow the sweep that another ablate runs, then print its table")
+      ->excludes(dry_run);
   app.add_option("--seeds", options->seeds, "Number of seeds; only missing runs are started")
       ->check(CLI::PositiveNumber);
   app.add_option("--jobs", options->jobs, "Concurrent runs, each on its own cores")
@@ -141,6 +169,7 @@ const CommandRegistration added{{
     .summary = "Run or continue a sweep, then print its table",
     .examples = "  ablate sweep sweeps/tables/demo.toml --dry-run      plan, hours, disk\n"
                 "  ablate sweep sweeps/tables/cifar100_smoke.toml --data cifar100=/data/cifar\n"
+                "  ablate sweep my.toml --watch                        from another terminal\n"
                 "  ablate sweep my.toml --seeds 5                      tops up what is missing\n"
                 "  ablate sweep my.toml epochs=1 launch.ranks=4        with other settings\n"
                 "Ctrl-C stops at the next step with checkpoints; the same command continues.\n",

@@ -1,0 +1,155 @@
+#include "runner/cli/status_view.h"
+
+#include <algorithm>
+#include <iostream>
+
+#include "results/lease.h"
+#include "results/text_grid.h"
+#include "runner/cli/store_access.h"
+#include "runner/cli/watch.h"
+#include "runner/core/error.h"
+#include "runner/core/run_paths.h"
+#include "sweeps/run_state.h"
+#include "sweeps/spool_follower.h"
+
+namespace ablate {
+namespace {
+
+using nlohmann::json;
+using namespace std::chrono_literals;
+
+constexpr auto kNewLinesEvery = 30s;
+
+RunProgress progress_of(const RunLine& line, const Workspace& workspace) {
+  return SpoolFollower(RunPaths(workspace.out, line.run_uid).spool(line.attempts, 0)).update();
+}
+
+std::string live_text(const RunProgress& progress) {
+  std::string text = cat("step ", progress.step);
+  if (progress.loss) text += cat(", loss ", *progress.loss);
+  if (progress.top1) text += cat(", top1 ", *progress.top1);
+  return text;
+}
+
+std::string remark(const RunLine& line, const Workspace& workspace) {
+  if (line.state == "running") return live_text(progress_of(line, workspace));
+  if (line.state == "done" || line.cause.empty()) return "";
+  return line.detail.empty() ? line.cause : cat(line.cause, ": ", line.detail);
+}
+
+std::string duration_text(const RunLine& line) {
+  if (!line.start_us) return "";
+  const std::int64_t end = line.end_us.value_or(now_microseconds());
+  return human_duration(static_cast<double>(end - *line.start_us) * 1e-6);
+}
+
+template <typename T>
+json optional_json(const std::optional<T>& value) {
+  return value ? json(*value) : json(nullptr);
+}
+
+json run_json(const RunLine& line, const Workspace& workspace) {
+  json run = {{"id", line.run_uid},
+              {"label", line.label},
+              {"dataset", line.dataset},
+              {"seed", line.seed},
+              {"state", line.state},
+              {"attempts", line.attempts},
+              {"cause", line.cause},
+              {"detail", line.detail},
+              {"start_us", optional_json(line.start_us)},
+              {"end_us", optional_json(line.end_us)},
+              {"step", optional_json(line.last_step)}};
+  if (line.state == "running") {
+    const RunProgress progress = progress_of(line, workspace);
+    run["step"] = progress.step;
+    run["loss"] = optional_json(progress.loss);
+    run["top1"] = optional_json(progress.top1);
+  }
+  return run;
+}
+
+/// Who works on the runs of a database; nothing when nobody does.
+std::optional<std::string> worker_of(const Workspace& workspace) {
+  return Lease::holder(ingest_lease(workspace.database));
+}
+
+/// Lines of a text, each no wider than the terminal.
+std::string clipped(const std::string& text, TerminalStyle style) {
+  std::vector<std::string> lines = split(text, '\n');
+  for (std::string& line : lines) line = clip_text(line, static_cast<std::size_t>(style.width));
+  return join(lines, "\n");
+}
+
+}  // namespace
+
+std::string counts_text(const SweepLine& sweep) {
+  std::vector<std::string> parts;
+  for (const auto& [state, count] : sweep.runs_by_state) parts.push_back(cat(count, " ", state));
+  return join(parts);
+}
+
+std::string status_text(ResultStore& store, const SweepLine& sweep, const Workspace& workspace) {
+  std::string text = cat(sweep.name, ": ", counts_text(sweep), "\n");
+  std::vector<std::vector<std::string>> grid = {
+      {"id", "run", "state", "attempts", "last attempt", "remark"}};
+  for (const RunLine& line : sweep_runs(store, sweep.name)) {
+    grid.push_back({short_id(line.run_uid), run_name(line), line.state, cat(line.attempts),
+                    duration_text(line), remark(line, workspace)});
+  }
+  using enum Align;
+  for (const std::string& line : grid_lines(grid, {Left, Left, Left, Right, Right, Left})) {
+    text += cat("  ", line, "\n");
+  }
+  return text;
+}
+
+json status_json(ResultStore& store, const SweepLine& sweep, const Workspace& workspace) {
+  json runs = json::array();
+  for (const RunLine& line : sweep_runs(store, sweep.name)) {
+    runs.push_back(run_json(line, workspace));
+  }
+  return {{"sweep", sweep.name},
+          {"created_us", sweep.created_us},
+          {"counts", sweep.runs_by_state},
+          {"runs", std::move(runs)}};
+}
+
+void ChangingText::show(const std::string& text, bool last) {
+  if (style_.redraw) return show_in_place(text);
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_ && !last) return;
+  next_ = now + kNewLinesEvery;
+  show_new_lines(text);
+}
+
+void ChangingText::show_in_place(const std::string& text) {
+  std::cout << "\x1b[H\x1b[2J" << clipped(text, style_) << std::flush;
+}
+
+void ChangingText::show_new_lines(const std::string& text) {
+  std::set<std::string> lines;
+  for (const std::string& line : split(text, '\n')) {
+    if (!line.empty() && !shown_.contains(line)) std::cout << line << "\n";
+    lines.insert(line);
+  }
+  std::cout << std::flush;
+  shown_ = std::move(lines);
+}
+
+bool follow_sweep(const std::string& name, const Workspace& workspace, TerminalStyle style) {
+  ChangingText view(style);
+  int idle = 0;  // looks in a row that saw nobody: between two tasks there is a moment of that
+  return watch([&] {
+    const auto store = open_store(workspace, ResultStore::Mode::ReadOnly);
+    const auto worker = worker_of(workspace);
+    idle = worker ? 0 : idle + 1;
+    const bool over = idle > 1;
+    view.show(cat(status_text(*store, find_sweep(*store, name), workspace),
+                  worker ? "followed: " + *worker : "nobody works on it", "\n"),
+              over);
+    return !over;
+  });
+}
+
+}  // namespace ablate

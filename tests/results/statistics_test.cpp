@@ -176,6 +176,40 @@ TEST(Holm, MatchesRsPAdjust) {  // R: p.adjust(c(...), "holm")
   EXPECT_TRUE(holm({}).empty());
 }
 
+TEST(Holm, SasMulttestExample) {
+  // SAS/STAT, PROC MULTTEST, "Inputting Raw p-Values": column Stepdown Bonferroni.
+  const std::vector<double> raw = {0.28282, 0.30688, 0.71022, 0.77175, 0.78180, 0.88581,
+                                   0.54685, 0.84978, 0.24228, 0.58977, 0.03498, 0.41607,
+                                   0.31631, 0.05254, 0.45061, 0.75758, 0.12496, 0.49485,
+                                   0.21572, 0.50505, 0.94372, 0.81260, 0.77596, 0.36889};
+  const std::vector<double> adjusted = holm(raw);
+  for (std::size_t i = 0; i < raw.size(); ++i) {
+    EXPECT_NEAR(adjusted[i], i == 10 ? 0.8395 : 1.0, 5e-5) << "test " << i + 1;
+  }
+}
+
+TEST(Claims, WellekBioequivalence) {
+  // Wellek (2003), p. 212, as analysed in SAS/STAT, PROC TTEST, "Equivalence Testing with Lognormal
+  // Data": geometric mean ratio of two drugs against the limits 0.8 and 1.25.
+  const std::vector<double> test = {103.4, 59.92, 68.17, 94.54, 69.48, 72.17,
+                                    74.37, 84.44, 96.74, 94.26, 48.52, 95.68};
+  const std::vector<double> reference = {90.11, 77.71, 77.71, 97.51, 58.21, 101.3,
+                                         79.84, 96.06, 89.30, 97.22, 61.62, 85.80};
+  std::vector<double> log_ratio;
+  for (std::size_t i = 0; i < test.size(); ++i) {
+    log_ratio.push_back(std::log(test[i] / reference[i]));
+  }
+  const TTest difference = paired_t(log_ratio, 0.90);
+  EXPECT_NEAR(std::exp(difference.estimate), 0.9412, 5e-5);
+  EXPECT_NEAR(std::exp(difference.interval.low), 0.8634, 5e-5);
+  EXPECT_NEAR(std::exp(difference.interval.high), 1.0260, 5e-5);
+  const double margin = std::log(1.25);
+  EXPECT_NEAR(no_worse_p(difference, margin, Better::Higher), 0.0031, 5e-5);  // t = 3.38
+  EXPECT_LT(no_worse_p(difference, margin, Better::Lower), 0.0001);           // t = -5.90
+  EXPECT_NEAR(equal_p(difference, margin), 0.0031, 5e-5);                     // "Overall"
+  EXPECT_EQ(decide_claim(difference, 12, margin, Better::Higher), Claim::Equal);
+}
+
 TEST(Claims, EqualIffTheNinetyPercentIntervalIsInsideTheMargin) {
   for (const double estimate : {-0.6, -0.3, 0.0, 0.2, 0.31, 0.45}) {
     for (const double se : {0.02, 0.1, 0.11, 0.2}) {
@@ -204,6 +238,12 @@ TEST(Power, PublishedSampleSizes) {
   EXPECT_EQ(seeds_to_decide(-0.5, {.sd = std::sqrt(2.0), .df_per_seed = 2}, 0.05), 64U);
   // R: power.t.test(n = 20, delta = 1, sd = 1).
   EXPECT_NEAR(t_power(std::sqrt(10.0), 38, 0.05), 0.8689528, 2e-6);
+}
+
+TEST(Power, DetectableDifferenceOfRsPowerTTest) {
+  // R: power.t.test(power = .90, delta = 1) says n = 22.02110 in each of two groups of sd 1.
+  const double n = 22.02110;
+  EXPECT_NEAR(minimum_detectable_difference(std::sqrt(2 / n), 2 * (n - 1), 0.05, 0.90), 1, 1e-5);
 }
 
 TEST(Power, DetectableDifferences) {

@@ -15,32 +15,24 @@
 namespace ablate {
 namespace {
 
-// Assumed speeds, for the first estimate on a machine only: small models through LibTorch reach
-// about this many multiply-accumulates a second.
-constexpr double kMacsPerCoreSecond = 4e9;
+// Assumed speeds, for the first estimate on a machine only: what small transformers reach through
+// LibTorch, in multiply-accumulates a second.
+constexpr double kMacsPerCoreSecond = 3e10;
 constexpr double kMacsPerGpuSecond = 2e13;
-constexpr double kUsesOfAParameter = 65;  // tokens of a small ViT
-constexpr double kStartSeconds = 3;       // process start, data set, model
+constexpr double kStartSeconds = 3;  // process start, data set, model
 constexpr double kBytesPerParameter = 4;
 constexpr double kTrainingCopies = 3;  // weights and the two moments of AdamW in a checkpoint
 
-/// Multiply-accumulates of a run: backward costs two forwards.
-std::optional<double> work_of(const ResolvedRun& run, std::optional<double> macs) {
-  if (!macs) return std::nullopt;
+/// Multiply-accumulates of a run whose methods save nothing: backward costs two forwards.
+double work_of(const ResolvedRun& run) {
   const double train_images =
       static_cast<double>(run.total_steps) *
       static_cast<double>(run.spec.at("training").at("global_batch").get<std::int64_t>());
   const double epochs = run.steps_per_epoch > 0 ? static_cast<double>(run.total_steps) /
                                                       static_cast<double>(run.steps_per_epoch)
                                                 : 0;
-  return *macs * (3 * train_images + (epochs + 1) * static_cast<double>(run.test_size));
-}
-
-/// MACs of one image, assumed from the parameters where nobody has counted them.
-std::optional<double> macs_of(const ResolvedRun& run) {
-  if (run.macs) return static_cast<double>(*run.macs);
-  if (run.params) return static_cast<double>(*run.params) * kUsesOfAParameter;
-  return std::nullopt;
+  return static_cast<double>(run.base_macs) *
+         (3 * train_images + (epochs + 1) * static_cast<double>(run.test_size));
 }
 
 double guessed_speed(const Launch& launch) {
@@ -57,7 +49,7 @@ double guessed_speed(const Launch& launch) {
 /// Wall seconds of finished runs: by run, and averaged by configuration.
 struct Measured {
   std::map<std::string, double> by_config;
-  double seconds = 0, work = 0;  // over runs whose work is known
+  double seconds = 0, work = 0;
 };
 
 Measured measure(const std::vector<ResolvedRun>& runs, ResultStore* store) {
@@ -65,9 +57,9 @@ Measured measure(const std::vector<ResolvedRun>& runs, ResultStore* store) {
   if (store == nullptr) return measured;
   std::map<std::string, std::pair<double, int>> sums;
   auto query = prepare(store->database(),
-                       "SELECT f.value FROM final f JOIN metric m USING(metric_id) "
-                       "JOIN run r USING(run_id) WHERE m.name = 'wall_s' AND r.run_uid = ? AND "
-                       "r.state = 'done' AND f.value > 0");
+                       "SELECT sum(end_us - start_us) / 1e6 AS seconds FROM run JOIN attempt "
+                       "USING(run_id) WHERE run_uid = ? AND state = 'done' AND n > 0 "
+                       "HAVING seconds > 0");
   for (const ResolvedRun& run : runs) {
     rebind(query, run.id);
     if (!query.executeStep()) continue;
@@ -75,26 +67,23 @@ Measured measure(const std::vector<ResolvedRun>& runs, ResultStore* store) {
     auto& [sum, count] = sums[run.config_hash];
     sum += seconds;
     ++count;
-    if (const auto work = work_of(run, macs_of(run))) {
-      measured.seconds += seconds;
-      measured.work += *work;
-    }
+    measured.seconds += seconds;
+    measured.work += work_of(run);
   }
   for (const auto& [config, sum] : sums) measured.by_config[config] = sum.first / sum.second;
   return measured;
 }
 
-void estimate(PlannedRun& planned, const ResolvedRun& run, std::optional<double> work,
-              const Measured& measured, double guess) {
-  if (const auto same = measured.by_config.find(run.config_hash);
-      same != measured.by_config.end()) {
+void estimate(PlannedRun& planned, const ResolvedRun& run, const Measured& measured, double guess) {
+  const auto same = measured.by_config.find(run.config_hash);
+  if (same != measured.by_config.end()) {
     planned.seconds = same->second;
     planned.source = EstimateSource::SameConfiguration;
-  } else if (work && measured.work > 0) {
-    planned.seconds = kStartSeconds + *work * measured.seconds / measured.work;
+  } else if (measured.work > 0) {
+    planned.seconds = kStartSeconds + work_of(run) * measured.seconds / measured.work;
     planned.source = EstimateSource::OtherRows;
-  } else if (work) {
-    planned.seconds = kStartSeconds + *work / guess;
+  } else {
+    planned.seconds = kStartSeconds + work_of(run) / guess;
     planned.source = EstimateSource::Guess;
   }
 }
@@ -102,8 +91,8 @@ void estimate(PlannedRun& planned, const ResolvedRun& run, std::optional<double>
 void add_disk(Plan& plan, const Launch& launch, const std::vector<ResolvedRun>& runs) {
   double largest = 0;
   for (std::size_t i = 0; i < runs.size(); ++i) {
-    if (!plan.runs[i].to_do() || !runs[i].params) continue;
-    const double bytes = static_cast<double>(*runs[i].params) * kBytesPerParameter;
+    if (!plan.runs[i].to_do()) continue;
+    const double bytes = static_cast<double>(runs[i].base_params) * kBytesPerParameter;
     plan.final_bytes += bytes;
     largest = std::max(largest, bytes);
   }
@@ -138,7 +127,7 @@ Plan make_plan(const Launch& launch, const std::vector<Draft>& drafts,
     for (const DraftParent& parent : drafts[i].parents) {
       if (planned.to_do() && plan.runs[parent.draft].ended()) planned.state = "blocked";
     }
-    estimate(planned, run, work_of(run, macs_of(run)), measured, guess);
+    estimate(planned, run, measured, guess);
     if (planned.to_do()) {
       ++plan.to_do;
       plan.work_s += planned.seconds;

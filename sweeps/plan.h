@@ -19,15 +19,14 @@ enum class EstimateSource {
   SameConfiguration,  ///< finished runs of the row, other seeds
   OtherRows,          ///< finished runs of the sweep, scaled by multiply-accumulates
   Guess,              ///< an assumed speed of this machine
-  None,               ///< not even the work is known
 };
 
 /// One run of the plan, in the order of the drafts.
 struct PlannedRun {
   std::string state;   ///< as in the database; "new" when it is not there yet, "blocked" when a
                        ///< parent ended without a result
-  double seconds = 0;  ///< estimate of a whole run; 0 without one
-  EstimateSource source = EstimateSource::None;
+  double seconds = 0;  ///< estimate of a whole run
+  EstimateSource source = EstimateSource::Guess;
 
   /// Whether the sweep would work on it.
   bool to_do() const;

@@ -21,11 +21,9 @@ std::string source_text(EstimateSource source) {
     case EstimateSource::OtherRows:
       return "from other rows";
     case EstimateSource::Guess:
-      return "a guess: nothing of this sweep has run here yet";
-    case EstimateSource::None:
       break;
   }
-  return "unknown";
+  return "a guess: nothing of this sweep has run here yet";
 }
 
 std::string clock_text(double seconds_from_now) {
@@ -37,10 +35,9 @@ std::string clock_text(double seconds_from_now) {
   return out.str();
 }
 
-std::string scaled(std::optional<std::int64_t> value, double unit, int decimals) {
-  if (!value) return "?";
+std::string scaled(std::int64_t value, double unit, int decimals) {
   std::ostringstream out;
-  out << std::fixed << std::setprecision(decimals) << static_cast<double>(*value) / unit;
+  out << std::fixed << std::setprecision(decimals) << static_cast<double>(value) / unit;
   return out.str();
 }
 
@@ -60,13 +57,12 @@ void print_rows(std::ostream& out, const std::vector<Draft>& drafts,
   std::map<int, std::size_t> first;
   for (std::size_t i = 0; i < drafts.size(); ++i) first.emplace(drafts[i].row, i);
   std::vector<std::vector<std::string>> grid = {
-      {"row", "runs", "steps", "images seen", "params/M", "GMACs", "time a run"}};
+      {"row", "runs", "steps", "images seen", "base params/M", "base GMACs", "time a run"}};
   for (const auto& [row, i] : first) {
     const PlannedRun& planned = plan.runs[i];
-    grid.push_back(
-        {drafts[i].label, states_text(drafts, plan, row), cat(runs[i].total_steps),
-         cat(runs[i].images_seen), scaled(runs[i].params, 1e6, 2), scaled(runs[i].macs, 1e9, 3),
-         planned.source == EstimateSource::None ? "?" : human_duration(planned.seconds)});
+    grid.push_back({drafts[i].label, states_text(drafts, plan, row), cat(runs[i].total_steps),
+                    cat(runs[i].images_seen), scaled(runs[i].base_params, 1e6, 2),
+                    scaled(runs[i].base_macs, 1e9, 3), human_duration(planned.seconds)});
   }
   using enum Align;
   for (const std::string& line :

@@ -74,13 +74,8 @@ ResolvedRun parse_run(const json& entry) {
   run.total_steps = entry.at("total_steps").get<std::int64_t>();
   run.images_seen = entry.at("images_seen").get<std::int64_t>();
   run.init_file = entry.value("init_file", "");
-  const auto structure = entry.find("structure");
-  if (structure != entry.end() && structure->is_object()) {
-    run.params = structure->at("params").get<std::int64_t>();
-    run.macs = structure->at("macs").get<std::int64_t>();
-  } else if (entry.contains("base_params")) {
-    run.params = entry.at("base_params").get<std::int64_t>();
-  }
+  run.base_params = entry.at("base_params").get<std::int64_t>();
+  run.base_macs = entry.at("base_macs").get<std::int64_t>();
   for (const json& note : entry.value("semantics_notes", json::array())) {
     run.notes.push_back(note.get<std::string>());
   }

@@ -33,11 +33,11 @@ struct ResolvedRun {
   std::string dataset, split;
   std::int64_t train_size = 0, test_size = 0;
   std::int64_t steps_per_epoch = 0, total_steps = 0;
-  std::int64_t images_seen = 0;        ///< over the lineage
-  std::filesystem::path init_file;     ///< start weights; empty without
-  std::optional<std::int64_t> params;  ///< of the base model, or after methods where known
-  std::optional<std::int64_t> macs;    ///< the same of one image
-  std::vector<std::string> notes;      ///< labels of reconstructions
+  std::int64_t images_seen = 0;     ///< over the lineage
+  std::filesystem::path init_file;  ///< start weights; empty without
+  std::int64_t base_params = 0;     ///< of the model before any method
+  std::int64_t base_macs = 0;       ///< multiply-accumulates of one image, the same way
+  std::vector<std::string> notes;   ///< labels of reconstructions
 };
 
 /// Resolves all drafts by one call of `ablate-train resolve`. The answer is kept under OUT/.cache,

@@ -43,24 +43,52 @@ std::optional<std::size_t> free_slot(const std::vector<ScheduleEntry>& entries, 
   return std::nullopt;
 }
 
+namespace {
+
+/// What has been learnt in this session about estimates: seconds really taken, and promised.
+struct Experience {
+  double taken = 0, promised = 0;
+
+  void add(const ScheduleEntry& entry, double seconds) {
+    if (entry.run->estimate_s <= 0) return;
+    taken += seconds;
+    promised += entry.run->estimate_s;
+  }
+  double correction() const { return promised > 0 ? taken / promised : 1.0; }
+};
+
+/// Seconds of a whole live run, from the speed of its steps.
+std::optional<double> projected_seconds(const ScheduleEntry& entry) {
+  const RunProgress& progress = entry.live->progress();
+  if (!progress.step_s || *progress.step_s <= 0) return std::nullopt;
+  return static_cast<double>(entry.run->total_steps) * *progress.step_s;
+}
+
+}  // namespace
+
 SweepStatus sweep_status(const std::vector<ScheduleEntry>& entries, int jobs) {
   SweepStatus status;
-  double left = 0;
+  Experience experience;
+  double waiting = 0, left = 0;
   bool known = true;
   for (const ScheduleEntry& entry : entries) {
-    if (entry.stage == Stage::Done) ++status.done;
+    if (entry.stage == Stage::Done) {
+      ++status.done;
+      if (entry.seconds > 0) experience.add(entry, entry.seconds);
+    }
     if (entry.stage == Stage::Ended) ++status.failed;
     if (entry.stage == Stage::Waiting) {
       ++status.waiting;
-      left += entry.run->estimate_s;
+      waiting += entry.run->estimate_s;
       known = known && entry.run->estimate_s > 0;
     } else if (entry.stage == Stage::Live) {
       status.live.push_back(live_run(entry));
       known = known && status.live.back().seconds_left;
       left += status.live.back().seconds_left.value_or(0);
+      if (const auto seconds = projected_seconds(entry)) experience.add(entry, *seconds);
     }
   }
-  if (known) status.seconds_left = left / jobs;
+  if (known) status.seconds_left = (left + waiting * experience.correction()) / jobs;
   return status;
 }
 

@@ -31,6 +31,7 @@ struct ScheduleEntry {
   std::unique_ptr<LiveAttempt> live;
   std::size_t slot = 0;
   std::chrono::steady_clock::time_point started;
+  double seconds = 0;  // it took from beginning to end; 0 when it was interrupted or ran earlier
 };
 
 bool any_in(const std::vector<ScheduleEntry>& entries, Stage stage);
@@ -38,7 +39,8 @@ bool any_in(const std::vector<ScheduleEntry>& entries, Stage stage);
 /// The first of `slots` places that no live run holds.
 std::optional<std::size_t> free_slot(const std::vector<ScheduleEntry>& entries, std::size_t slots);
 
-/// What the view shows; time passed and stopping are the caller's.
+/// What the view shows. Estimates of runs that wait are corrected by how long others really took.
+/// Time passed and stopping are the caller's.
 SweepStatus sweep_status(const std::vector<ScheduleEntry>& entries, int jobs);
 
 ScheduleSummary summarize(const std::vector<ScheduleEntry>& entries, std::size_t finished,

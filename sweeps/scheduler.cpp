@@ -206,11 +206,13 @@ void Scheduler::conclude(ScheduleEntry& entry) {
   ingest(entry);
   store_.finish(entry.run->id, entry.live->attempt(), outcome);
   const RunProgress progress = entry.live->progress();
+  const bool whole = entry.live->attempt() == 1;
   entry.live->close();
   entry.live.reset();
   const std::chrono::duration<double> took = Clock::now() - entry.started;
   if (outcome.state == OutcomeState::Done) {
     entry.stage = Stage::Done;
+    if (whole) entry.seconds = took.count();
     ++finished_;
     std::string top1;
     if (progress.top1) top1 = cat(", top1 ", *progress.top1);

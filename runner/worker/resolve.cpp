@@ -1,6 +1,7 @@
 #include <deque>
 #include <iostream>
 #include <iterator>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -9,6 +10,7 @@
 
 #include "methods/method.h"
 #include "runner/core/error.h"
+#include "runner/measure/mac_counter.h"
 #include "runner/train/finals.h"
 #include "runner/worker/data_options.h"
 #include "runner/worker/verb.h"
@@ -41,14 +43,28 @@ json notes_json(const RunSpec& spec) {
   return notes;
 }
 
-std::int64_t count_parameters(const ResolvedRun& run) {
-  const auto model = build_base_model({.model = run.spec.model, .classes = run.classes});
-  std::int64_t count = 0;
-  for (const at::Tensor& parameter : model->parameters()) count += parameter.numel();
-  return count;
-}
+/// Cost of base models, before any method; each is built and run once.
+class BaseCosts {
+ public:
+  const ModelCost& of(const ResolvedRun& run) {
+    const Structure structure{
+        .model = run.spec.model, .classes = run.classes, .bn_group = 0, .edits = {}};
+    const auto [place, is_new] = costs_.try_emplace(structure.to_json().dump());
+    if (is_new) {
+      const auto model = build_base_model(structure);
+      const at::NoGradGuard no_grad;
+      // Costs do not depend on values, and zeros are the quickest to get and to compute with.
+      for (at::Tensor& parameter : model->parameters()) parameter.zero_();
+      place->second = measure_cost(*model);
+    }
+    return place->second;
+  }
 
-json answer_json(const ResolvedRun& run) {
+ private:
+  std::map<std::string, ModelCost> costs_;
+};
+
+json answer_json(const ResolvedRun& run, const ModelCost& base) {
   const RunSpec& spec = run.spec;
   json parents = json::array();
   for (const Parent& parent : spec.parents) {
@@ -70,7 +86,8 @@ json answer_json(const ResolvedRun& run) {
           {"total_steps", run.steps_per_epoch * spec.epochs()},
           {"images_seen", run.images_seen},
           {"init_file", run.init_file.string()},
-          {"base_params", count_parameters(run)},
+          {"base_params", base.parameters},
+          {"base_macs", base.macs},
           {"semantics_notes", notes_json(spec)}};
 }
 
@@ -92,7 +109,7 @@ class BatchResolver {
       }
       resolved_.back() = resolve_run(Value::from_annotated_json(draft.at("spec")), parents, roots_,
                                      draft.value("ranks", 1));
-      return answer_json(*resolved_.back());
+      return answer_json(*resolved_.back(), costs_.of(*resolved_.back()));
     } catch (const Error& error) {
       return fail(error.what());
     }
@@ -105,6 +122,7 @@ class BatchResolver {
   }
 
   DataRoots roots_;
+  BaseCosts costs_;
   std::deque<std::optional<ResolvedRun>> resolved_;  // addresses stay
   std::vector<std::string> errors_;                  // of drafts that could not be resolved
 };

@@ -86,6 +86,9 @@ TEST_F(Resolver, PlanCountsWhatIsDoneAndEstimatesFromIt) {
   EXPECT_EQ(plan.to_do, 3U);
   EXPECT_EQ(plan.runs[2].state, "blocked");
   EXPECT_GT(plan.work_s, 0);
+  // Variants "a" and "bad" of the second seed.
+  EXPECT_EQ(plan.runs[3].source, EstimateSource::SameConfiguration);
+  EXPECT_EQ(plan.runs[4].source, EstimateSource::OtherRows);
   std::ostringstream out;
   print_plan(out, {}, sweep, resolved.drafts, resolved.runs, plan, workspace_);
   EXPECT_NE(out.str().find("6 runs: 1 done, 3 to do, 2 ended"), std::string::npos) << out.str();

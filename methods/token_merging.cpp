@@ -12,9 +12,10 @@ namespace {
 using at::indexing::None;
 using at::indexing::Slice;
 
-/// Rows of x (B, N, C) at `index` (B, M).
-at::Tensor take_rows(const at::Tensor& x, const at::Tensor& index) {
-  return x.gather(1, index.unsqueeze(-1).expand({-1, -1, x.size(2)}));
+/// Rows of a (B, length, C) tensor, flattened to (B * length, C), that `positions` (B, M) mean.
+at::Tensor flat_rows(const at::Tensor& positions, std::int64_t length) {
+  const at::Tensor first = at::arange(positions.size(0), positions.options()) * length;
+  return (positions + first.unsqueeze(1)).flatten();
 }
 
 /// Cosine similarities of A against B, (B, |A|, |B|), with forbidden pairs at -infinity.
@@ -32,6 +33,41 @@ at::Tensor similarity(const at::Tensor& metric, std::int64_t protected_tokens) {
   return scores;
 }
 
+/// The edges of a matching, by numbers within A and B.
+struct Edges {
+  at::Tensor kept;         // (B, |A| - r): members of A that stay, in output order
+  at::Tensor source;       // (B, r): members of A that are merged away
+  at::Tensor destination;  // (B, r): the member of B that each source joins
+};
+
+Edges best_edges(const at::Tensor& scores, std::int64_t r, std::int64_t protected_tokens) {
+  const auto [best, partner] = scores.max(-1);
+  const at::Tensor order = std::get<1>(best.sort(/*stable=*/true, /*dim=*/-1, /*descending=*/true));
+  Edges edges{.kept = order.slice(1, r), .source = order.slice(1, 0, r), .destination = {}};
+  edges.destination = partner.gather(1, edges.source);
+  if (protected_tokens >= 1) edges.kept = std::get<0>(edges.kept.sort(1));
+  return edges;
+}
+
+/// Where each of N tokens goes, (B, N).
+at::Tensor positions_after(const Edges& edges, std::int64_t tokens, std::int64_t protected_tokens) {
+  const std::int64_t batch = edges.kept.size(0), kept = edges.kept.size(1), b_count = tokens / 2;
+  const auto options = edges.kept.options();
+  const at::Tensor kept_ranks = at::arange(kept, options), b_ranks = at::arange(b_count, options);
+  at::Tensor kept_positions = kept_ranks, b_positions = b_ranks + kept;
+  if (protected_tokens >= 2) {
+    kept_positions = at::where(kept_ranks == 0, kept_ranks, kept_ranks + 1);
+    b_positions = at::where(b_ranks == 0, at::ones_like(b_ranks), b_positions);
+  }
+  b_positions = b_positions.expand({batch, b_count});
+  at::Tensor positions = at::empty({batch, tokens}, options);
+  at::Tensor of_a = positions.slice(1, 0, tokens, 2), of_b = positions.slice(1, 1, tokens, 2);
+  of_a.scatter_(1, edges.kept, kept_positions.expand({batch, kept}));
+  of_a.scatter_(1, edges.source, b_positions.gather(1, edges.destination));
+  of_b.copy_(b_positions);
+  return positions;
+}
+
 }  // namespace
 
 MergePlan match_tokens(const at::Tensor& metric, std::int64_t r, std::int64_t protected_tokens) {
@@ -39,31 +75,24 @@ MergePlan match_tokens(const at::Tensor& metric, std::int64_t r, std::int64_t pr
   // The literature counts no operations for the matching.
   const UncountedScope uncounted;
   ABLATE_CHECK(protected_tokens >= 0 && protected_tokens <= 2, protected_tokens, " protected");
-  MergePlan plan;
-  plan.tokens = metric.size(1);
-  plan.protected_tokens = protected_tokens;
-  r = std::min(r, (plan.tokens - protected_tokens) / 2);
-  if (r <= 0) return plan;
-  const auto [best, partner] = similarity(metric.detach(), protected_tokens).max(-1);
-  const at::Tensor order = std::get<1>(best.sort(/*stable=*/true, /*dim=*/-1, /*descending=*/true));
-  plan.source = order.slice(1, 0, r).contiguous();
-  plan.kept = order.slice(1, r).contiguous();
-  plan.destination = partner.gather(1, plan.source);
-  if (protected_tokens >= 1) plan.kept = std::get<0>(plan.kept.sort(1));
+  const std::int64_t tokens = metric.size(1);
+  r = std::max<std::int64_t>(0, std::min(r, (tokens - protected_tokens) / 2));
+  MergePlan plan{.positions = {}, .tokens = tokens, .left = tokens - r};
+  if (r == 0) return plan;
+  const Edges edges =
+      best_edges(similarity(metric.detach(), protected_tokens), r, protected_tokens);
+  plan.positions = positions_after(edges, tokens, protected_tokens);
   return plan;
 }
 
 at::Tensor merge_sum(const MergePlan& plan, const at::Tensor& x) {
   if (plan.merged() == 0) return x;
   ABLATE_CHECK(x.size(1) == plan.tokens, "plan for ", plan.tokens, " tokens, got ", x.size(1));
-  const at::Tensor a = x.index({Slice(), Slice(0, None, 2)});
-  const at::Tensor b = x.index({Slice(), Slice(1, None, 2)});
-  const at::Tensor kept = take_rows(a, plan.kept);
-  const at::Tensor joined = b.scatter_add(
-      1, plan.destination.unsqueeze(-1).expand({-1, -1, x.size(2)}), take_rows(a, plan.source));
-  if (plan.protected_tokens < 2) return at::cat({kept, joined}, 1);
-  return at::cat({kept.slice(1, 0, 1), joined.slice(1, 0, 1), kept.slice(1, 1), joined.slice(1, 1)},
-                 1);
+  const std::int64_t batch = x.size(0), channels = x.size(2);
+  // Whole rows at once: several times as fast on CPUs as gathering and scattering single elements.
+  return at::zeros({batch * plan.left, channels}, x.options())
+      .index_add_(0, flat_rows(plan.positions, plan.left), x.reshape({-1, channels}))
+      .view({batch, plan.left, channels});
 }
 
 std::pair<at::Tensor, at::Tensor> merge_weighted(const MergePlan& plan, const at::Tensor& x,
@@ -78,30 +107,11 @@ std::pair<at::Tensor, at::Tensor> merge_weighted(const MergePlan& plan, const at
   return {(merge_sum(plan, weighted) / new_sizes).to(x.scalar_type()), new_sizes};
 }
 
-at::Tensor merge_positions(const MergePlan& plan) {
-  ABLATE_CHECK(plan.merged() > 0, "a plan that merges nothing moves no token");
-  const at::NoGradGuard no_grad;
-  const std::int64_t batch = plan.source.size(0), kept = plan.kept.size(1);
-  const auto options = plan.source.options();
-  const std::int64_t b_count = plan.tokens / 2;
-  const at::Tensor kept_ranks = at::arange(kept, options).expand({batch, kept});
-  const at::Tensor b_ranks = at::arange(b_count, options).expand({batch, b_count});
-  // Where the n-th kept token of A and the j-th token of B stand in the output.
-  at::Tensor kept_positions = kept_ranks, b_positions = b_ranks + kept;
-  if (plan.protected_tokens >= 2) {
-    kept_positions = at::where(kept_ranks == 0, kept_ranks, kept_ranks + 1);
-    b_positions = at::where(b_ranks == 0, at::ones_like(b_ranks), b_positions);
-  }
-  at::Tensor a_positions = at::empty({batch, plan.tokens - b_count}, options);
-  a_positions.scatter_(1, plan.kept, kept_positions);
-  a_positions.scatter_(1, plan.source, b_positions.gather(1, plan.destination));
-  at::Tensor positions = at::empty({batch, plan.tokens}, options);
-  positions.index_put_({Slice(), Slice(0, None, 2)}, a_positions);
-  positions.index_put_({Slice(), Slice(1, None, 2)}, b_positions);
-  return positions;
+at::Tensor unmerge(const at::Tensor& x, const at::Tensor& sources) {
+  return x.flatten(0, 1)
+      .index_select(0, flat_rows(sources, x.size(1)))
+      .view({x.size(0), sources.size(1), x.size(2)});
 }
-
-at::Tensor unmerge(const at::Tensor& x, const at::Tensor& sources) { return take_rows(x, sources); }
 
 std::vector<std::int64_t> merge_schedule(std::int64_t r, double inflect, std::int64_t depth) {
   const auto first = static_cast<std::int64_t>(static_cast<double>(r) * (1.0 - inflect));

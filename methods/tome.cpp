@@ -45,8 +45,8 @@ class MergingReducer final : public TokenReducer {
     auto [merged, sizes] = merge_weighted(plan, tokens, state.token_sizes);
     state.token_sizes = sizes;
     if (state.track_sources) {
-      const at::Tensor positions = merge_positions(plan);
-      state.sources = state.sources.defined() ? positions.gather(1, state.sources) : positions;
+      state.sources =
+          state.sources.defined() ? plan.positions.gather(1, state.sources) : plan.positions;
     }
     return merged;
   }

@@ -76,7 +76,7 @@ TEST(TokenMerging, GivesThePublishedExamples) {
       const auto [merged, sizes] = merge_weighted(plan, column(x), {});
       expect_near(merged, row.x, label);
       expect_near(sizes, row.sizes, label);
-      EXPECT_EQ(groups_of(merge_positions(plan), row.groups.size()), row.groups) << label;
+      EXPECT_EQ(groups_of(plan.positions, row.groups.size()), row.groups) << label;
     }
   }
 }
@@ -85,7 +85,7 @@ TEST(TokenMerging, UnmergeCopiesBackAlsoBesideADistillationToken) {
   const std::vector<double> angles{0, 10, 80, 95, 22, 200}, x{1, 2, 3, 4, 5, 6};
   const auto round_trip = [&](std::int64_t r, std::int64_t protected_tokens) {
     const MergePlan plan = match_tokens(directions(angles), r, protected_tokens);
-    return unmerge(merge_weighted(plan, column(x), {}).first, merge_positions(plan));
+    return unmerge(merge_weighted(plan, column(x), {}).first, plan.positions);
   };
   expect_near(round_trip(1, 2), {1, 2, 3.5, 3.5, 5, 6}, "distillation token");
   expect_near(round_trip(2, 1), {1, 3.5, 3.5, 3.5, 3.5, 6}, "class token");
@@ -102,7 +102,7 @@ TEST(TokenMerging, OfOddLengthsAndOverTwoLayersGivesThePublishedExample) {
   const auto [merged, sizes] = merge_weighted(first, x, {});
   expect_near(merged, {1, 3, 3.5, 5.5, 6}, "r = 2");
   expect_near(sizes, {1, 1, 2, 2, 1}, "r = 2");
-  EXPECT_EQ(groups_of(merge_positions(first), 5), (Groups{{0}, {2}, {1, 4}, {3, 6}, {5}}));
+  EXPECT_EQ(groups_of(first.positions, 5), (Groups{{0}, {2}, {1, 4}, {3, 6}, {5}}));
 
   const at::Tensor second_metric = directions({0, 50, 300, 60, 310});
   const auto [once, once_sizes] = merge_weighted(match_tokens(second_metric, 1, 1), merged, sizes);
@@ -112,7 +112,7 @@ TEST(TokenMerging, OfOddLengthsAndOverTwoLayersGivesThePublishedExample) {
   const auto [twice, twice_sizes] = merge_weighted(second, merged, sizes);
   expect_near(twice, {1, 4, 5.5}, "then r = 2");
   expect_near(twice_sizes, {1, 4, 2}, "then r = 2");
-  const at::Tensor composed = merge_positions(second).gather(1, merge_positions(first));
+  const at::Tensor composed = second.positions.gather(1, first.positions);
   EXPECT_EQ(groups_of(composed, 3), (Groups{{0}, {1, 2, 4, 5}, {3, 6}}));
 }
 
@@ -225,7 +225,7 @@ void check_case(RandomStream& random, int number) {
   EXPECT_TRUE(at::equal(merged.narrow(1, 0, protected_tokens), x.narrow(1, 0, protected_tokens)));
   EXPECT_TRUE((merged_sizes.narrow(1, 0, protected_tokens) == 1).all().item<bool>());
 
-  const at::Tensor positions = merge_positions(plan);
+  const at::Tensor positions = plan.positions;
   for (std::int64_t b = 0; b < batch; ++b) {
     const at::Tensor dense = Dense(metric[b], r, protected_tokens).matrix();
     const at::Tensor one_hot = at::one_hot(positions[b], merged.size(1)).t().to(at::kDouble);
@@ -273,7 +273,7 @@ TEST(TokenMerging, HasTheGradientOfAveragePooling) {
                    step = random_tensor(random, {2, 9, 2});
   const auto loss = [&](const at::Tensor& input) {
     const auto [tokens, token_sizes] = merge_weighted(plan, input, sizes);
-    return unmerge(tokens, merge_positions(plan)).sum() + (tokens * weights).sum();
+    return unmerge(tokens, plan.positions).sum() + (tokens * weights).sum();
   };
   x.mutable_grad().zero_();
   loss(x).backward();
@@ -290,14 +290,14 @@ TEST(TokenMerging, MatchesOutsideAutograd) {
 
 TEST(TokenMerging, TiesGoToTheFirstPartnerAndTheFirstSources) {
   const MergePlan plan = match_tokens(at::ones({1, 8, 1}), 2, 1);
-  EXPECT_EQ(groups_of(merge_positions(plan), 6), (Groups{{0}, {6}, {1, 2, 4}, {3}, {5}, {7}}));
+  EXPECT_EQ(groups_of(plan.positions, 6), (Groups{{0}, {6}, {1, 2, 4}, {3}, {5}, {7}}));
 }
 
 TEST(TokenMerging, AZeroKeyIsLikeNothingAndNotNan) {
   at::Tensor metric = directions({0, 10, 80, 95, 22, 200}).clone();
   metric.select(1, 4).zero_();
   const MergePlan plan = match_tokens(metric, 1, 1);
-  EXPECT_EQ(groups_of(merge_positions(plan), 5), (Groups{{0}, {4}, {1}, {2, 3}, {5}}));
+  EXPECT_EQ(groups_of(plan.positions, 5), (Groups{{0}, {4}, {1}, {2, 3}, {5}}));
 }
 
 TEST(TokenMerging, KeepsSizesExactInHalfPrecision) {
@@ -314,7 +314,7 @@ TEST(TokenMerging, RefusesMisuse) {
   EXPECT_THROW(match_tokens(at::ones({1, 8, 3}), 2, 3), BugError);
   const MergePlan plan = match_tokens(at::ones({1, 8, 3}), 2, 1);
   EXPECT_THROW(merge_sum(plan, at::ones({1, 9, 3})), BugError);
-  EXPECT_THROW(merge_positions(match_tokens(at::ones({1, 8, 3}), 0, 1)), BugError);
+  EXPECT_FALSE(match_tokens(at::ones({1, 8, 3}), 0, 1).positions.defined());
 }
 
 // D2; sums fall short of r * depth by truncation, as published.

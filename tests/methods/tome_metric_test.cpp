@@ -35,7 +35,7 @@ ForwardState tracked_pass(Model& model, std::initializer_list<const char*> taps 
 }
 
 at::Tensor positions_by(const at::Tensor& metric, std::int64_t r) {
-  return merge_positions(match_tokens(metric, r, 1));
+  return match_tokens(metric, r, 1).positions;
 }
 
 /// Head means of the keys of one block of golden_vit for the stream that enters it.
@@ -84,7 +84,7 @@ TEST(ToMeMetric, CarriesKeysToBlocksWithoutAttention) {
   at::Tensor keys = mean_keys(*model, 0, state.taps.at("patch_embed")), sizes, sources;
   for (const std::int64_t r : {3, 2, 4}) {
     const MergePlan plan = match_tokens(keys, r, 1);
-    const at::Tensor positions = merge_positions(plan);
+    const at::Tensor positions = plan.positions;
     sources = sources.defined() ? positions.gather(1, sources) : positions;
     std::tie(keys, sizes) = merge_weighted(plan, keys, sizes);
   }

@@ -218,6 +218,28 @@ TEST(NoseSearch, SelectsTheSameLayersOnAnyNumberOfRanks) {
   }
 }
 
+// On a model that merges tokens already, by the keys of block 2.
+TEST(NoseSearch, LeavesAttentionWhoseKeysAreCompared) {
+  const auto merging = [] {
+    auto model = golden_vit();
+    auto context = std::make_unique<MethodContext>(*model);
+    MethodStack({test::method_component("name = 'tome'\nschedule = [0, 0, 3]")}).apply(*context);
+    context->batches = golden_batches();
+    return std::pair(model, std::move(context));
+  };
+  const auto [model, context] = merging();
+  make_nose("remove = 2").apply(*context);
+  EXPECT_EQ(model->blocks()[0]->mixer(), nullptr);
+  EXPECT_EQ(model->blocks()[1]->mixer(), nullptr);
+  EXPECT_NE(model->blocks()[2]->mixer(), nullptr);
+  const auto [other, refused] = merging();
+  const std::string message = test::message_of<SpecError>(
+      [&, context = refused.get()] { make_nose("remove = 3").apply(*context); });
+  EXPECT_NE(message.find("3 attention layers, of which 1 give their keys to token reducers"),
+            std::string::npos)
+      << message;
+}
+
 TEST(NoseSearch, RefusesFeaturesThatAreNoNumbers) {
   const auto model = golden_vit();
   {

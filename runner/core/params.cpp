@@ -1,6 +1,8 @@
 #include "runner/core/params.h"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <cmath>
 
 #include "runner/core/error.h"
@@ -19,10 +21,17 @@ std::string bounds_text(std::int64_t low, std::int64_t high) {
   return has_high ? cat("<= ", high) : "";
 }
 
+/// The shortest text that reads back equal: "in [0, 1]" must not stand for 0.9999999.
+std::string number_text(double number) {
+  std::array<char, 32> text{};
+  return {text.data(), std::to_chars(text.data(), text.data() + text.size(), number).ptr};
+}
+
 std::string bounds_text(double low, double high) {
-  if (low > -kInfinity && high < kInfinity) return cat("in [", low, ", ", high, "]");
-  if (low > -kInfinity) return cat(">= ", low);
-  return high < kInfinity ? cat("<= ", high) : "";
+  const bool has_low = low > -kInfinity, has_high = high < kInfinity;
+  if (has_low && has_high) return cat("in [", number_text(low), ", ", number_text(high), "]");
+  if (has_low) return cat(">= ", number_text(low));
+  return has_high ? cat("<= ", number_text(high)) : "";
 }
 
 std::string accepted(std::string_view type, const std::string& bounds) {

@@ -69,6 +69,14 @@ TEST(Params, WrongTypesAndBoundsNamePlaceAndWhatIsAccepted) {
             "sweep.toml:5:1: methods.tome.l: found -2, accepted: an integer >= 0");
 }
 
+TEST(Params, ABoundIsShownInFull) {
+  const Value table = parse_toml("decay = 1.0", "f.toml");
+  Params params(table, "run");
+  const std::string message =
+      message_of<SpecError>([&] { params.number("decay", 0.0, 0.0, 0.9999999, ""); });
+  EXPECT_NE(message.find("in [0, 0.9999999]"), std::string::npos) << message;
+}
+
 TEST(Params, AFloatIsNoInteger) {
   const Value given = table("r = 4.0");
   Params params(given, "m");

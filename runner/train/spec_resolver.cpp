@@ -1,7 +1,6 @@
 #include "runner/train/spec_resolver.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "datasets/dataset.h"
 #include "datasets/recipe.h"
@@ -12,6 +11,7 @@
 #include "runner/core/schedule.h"
 #include "runner/train/distillation.h"
 #include "runner/train/optimizer.h"
+#include "runner/train/spec_checks.h"
 #include "runner/train/task.h"
 #include "runner/train/training_options.h"
 
@@ -28,6 +28,10 @@ struct NamedPart {
 NamedPart named_part(const Value* raw, std::string_view key, std::string_view default_name) {
   if (!raw) return {std::string(default_name), Value(), std::string(key)};
   if (raw->is_string()) return {raw->as_string(), Value(), raw->origin().str()};
+  if (!raw->is_table()) {
+    throw SpecError(cat(raw->origin().str(), ": ", key, ": found ", raw->canonical(),
+                        ", accepted: a name, or a table { name = \"...\", ... }"));
+  }
   const Value* name = raw->find("name");
   if (!name && default_name.empty()) {
     throw SpecError(
@@ -37,6 +41,12 @@ NamedPart named_part(const Value* raw, std::string_view key, std::string_view de
                  (name ? name : raw)->origin().str()};
   part.settings.as_table().erase("name");
   return part;
+}
+
+/// "file:line:column" of a setting of the part; of the part itself where it is not written out.
+std::string place_of(const NamedPart& part, std::string_view key) {
+  const Value* found = part.settings.find(key);
+  return found ? found->origin().str() : part.where;
 }
 
 /// Lets `configure(params)` read the part's settings and returns them with every default written
@@ -70,7 +80,7 @@ class Resolver {
     ranks_ = ranks;
     result_.spec.seed = static_cast<std::uint64_t>(run_.integer(
         "seed", 0, 0, std::numeric_limits<std::int64_t>::max(), "every random number hangs on it"));
-    check_ranks(options);
+    check_slices(run_, options, ranks_);
     resolve_dataset();
     check_size(options);
     resolve_model(options);
@@ -78,7 +88,7 @@ class Resolver {
     resolve_augmentation(options);
     resolve_task();
     resolve_optimizer(options);
-    resolve_init();
+    resolve_init(options);
     resolve_parents();
     run_.finish();
     count_images(options);
@@ -94,15 +104,6 @@ class Resolver {
     return nullptr;
   }
 
-  void check_ranks(const TrainingOptions& options) const {
-    const std::int64_t lower = options.global_batch / ranks_ * ranks_;
-    if (options.global_batch == lower) return;
-    run_.fail("global_batch",
-              cat(options.global_batch, " images do not divide among ", ranks_,
-                  " ranks; use global_batch = ", lower > 0 ? cat(lower, " or ") : "",
-                  lower + ranks_, ", or another number of ranks"));
-  }
-
   /// A part whose registration is looked up by name: where the key is missing, that is said.
   NamedPart required_part(std::string_view key, std::string_view help) {
     const Value* raw = run_.raw(key, help);
@@ -115,11 +116,10 @@ class Resolver {
   void resolve_dataset() {
     const NamedPart part = required_part("dataset", "data set and its settings");
     const auto& info = Registry<DatasetInfo>::get(part.name, part.where);
-    std::int64_t holdout = 0;
     DatasetOpener open;
     result_.spec.dataset = resolve_part(part, "dataset", info.semantics, [&](Params& params) {
-      holdout = params.integer("holdout", 0, 0, std::numeric_limits<std::int64_t>::max(),
-                               "training samples set aside for decisions");
+      holdout_ = params.integer("holdout", 0, 0, std::numeric_limits<std::int64_t>::max(),
+                                "training samples set aside for decisions");
       open = info.configure(params);
     });
     const auto root = roots_.find(part.name);
@@ -127,8 +127,9 @@ class Resolver {
       throw SpecError(cat(part.where, ": where is data set \"", part.name, "\"? Give --data ",
                           part.name, "=DIR"));
     }
-    const DatasetSplits splits =
-        carve_holdout(open(info.needs_root ? root->second : std::filesystem::path()), holdout);
+    DatasetSplits splits = open(info.needs_root ? root->second : std::filesystem::path());
+    check_at(place_of(part, "holdout"),
+             [&] { splits = carve_holdout(std::move(splits), holdout_); });
     result_.train_size = splits.train->size();
     result_.test_size = splits.test->size();
     result_.classes = splits.train->facts().classes;
@@ -165,6 +166,7 @@ class Resolver {
         const auto& info = Registry<MethodInfo>::get(part.name, part.where);
         result_.spec.methods.push_back(resolve_part(part, "methods", info.semantics,
                                                     [&](Params& params) { info.make(params); }));
+        check_decision_data(place_of(part, "decide_on"), result_.spec.methods.back(), holdout_);
       }
     }
     sort_methods(result_.spec.methods);
@@ -185,23 +187,14 @@ class Resolver {
                           suggestion(part.name, augmentation_names())));
     }
     const Value* size = result_.spec.model.params.find("image_size");
+    const std::int64_t model_size = size ? size->as_int() : model_->image_size;
     AugmentRecipe recipe;
     result_.spec.augmentation =
         resolve_part(part, "augmentation", kAugmentSemantics, [&](Params& params) {
-          const auto image_size = size ? size->as_int() : model_->image_size;
-          recipe = read_augmentation(part.name, params, static_cast<int>(image_size));
+          recipe = read_augmentation(part.name, params, static_cast<int>(model_size));
         });
-    if (recipe.mixing.enabled()) check_mixing(options);
-  }
-
-  void check_mixing(const TrainingOptions& options) const {
-    const std::int64_t slice = options.global_batch / ranks_;
-    if (slice % options.mix_group == 0) return;
-    const std::int64_t divisor = std::gcd(slice, options.mix_group);
-    run_.fail("mix_group",
-              cat("groups of ", options.mix_group, " images do not divide the ", slice,
-                  " images of each of ", ranks_, " ranks; use ",
-                  divisor > 1 ? cat("mix_group = ", divisor, " or ") : "", "another global_batch"));
+    check_image_size(place_of(part, "image_size"), recipe.image_size, model_size);
+    if (recipe.mixing.enabled()) check_mix_groups(run_, options, ranks_);
   }
 
   void resolve_task() {
@@ -237,10 +230,12 @@ class Resolver {
         });
   }
 
-  void resolve_init() {
+  void resolve_init(const TrainingOptions& options) {
+    const ResolvedRun* source = parent("init");
+    check_start_weights(run_, options, source ? &source->spec : nullptr);
     const Value* init = run_.raw("init", "start weights: { weights = FILE }");
     if (!init) return;
-    if (parent("init")) run_.fail("init", "a run that starts from a parent has no other weights");
+    if (source) run_.fail("init", "a run that starts from a parent has no other weights");
     Params params(*init, "init");
     const std::filesystem::path file =
         params.required_text("weights", "safetensors file with timm names");
@@ -257,7 +252,8 @@ class Resolver {
 
   void resolve_parents() {
     const Value* distillation = run_.raw("distillation", "how to learn from the teacher run");
-    if (parent("teacher")) {
+    if (const ResolvedRun* teacher = parent("teacher")) {
+      check_teacher_images(run_, result_.spec, teacher->spec);
       const Value none;
       Params params(distillation ? *distillation : none, "distillation");
       Distillation::Options::read(params);
@@ -296,6 +292,7 @@ class Resolver {
   const std::vector<DraftParent>& parents_;
   const DataRoots& roots_;
   int ranks_ = 1;
+  std::int64_t holdout_ = 0;
   const ModelInfo* model_ = nullptr;
   ResolvedRun result_;
 };

@@ -101,7 +101,10 @@ void write_directory_atomic(const fs::path& directory,
     fill(fresh);
     fsync_directory(fresh);
     before_rename();
-    if (fs::exists(directory)) fs::rename(directory, make_sibling(directory, kStale));
+    // Into a folder, not onto it: damage may have left a file here.
+    if (fs::exists(directory)) {
+      fs::rename(directory, make_sibling(directory, kStale) / directory.filename());
+    }
     fs::rename(fresh, directory);
     fsync_directory(parent);
     remove_leftovers(parent);
@@ -140,10 +143,15 @@ CheckpointNote CheckpointStore::save(const Checkpoint& checkpoint,
 }
 
 std::optional<fs::path> CheckpointStore::newest_valid() const {
-  for (const fs::path& candidate : list_checkpoints(directory_)) {
+  const std::vector<fs::path> candidates = list_checkpoints(directory_);
+  for (const fs::path& candidate : candidates) {
     const std::string reason = defect(candidate);
     if (reason.empty()) return candidate;
     log_warning(cat("checkpoint ", candidate.string(), " is skipped: ", reason));
+  }
+  if (!candidates.empty()) {
+    log_warning(cat("no checkpoint in ", directory_.string(), " is whole: the run starts from its ",
+                    "beginning"));
   }
   return std::nullopt;
 }

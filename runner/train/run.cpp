@@ -41,6 +41,14 @@ std::optional<Checkpoint> find_checkpoint(const CheckpointStore& store, Communic
   return CheckpointStore::load(path);
 }
 
+/// Why the ranks stopped; one rank may have been told, and all have to say the same.
+std::string agreed_reason(const StopSignal& stop, Communicator& world) {
+  for (std::string& reason : world.all_gather(stop.reason())) {
+    if (!reason.empty()) return std::move(reason);
+  }
+  return {};
+}
+
 /// Everything of one run on one rank.
 class Run {
  public:
@@ -160,10 +168,9 @@ Outcome Run::train() {
   const Trainer::Result result = trainer_->fit(step_);
   Outcome outcome{.last_step = step_, .images_seen = step_ * options_.global_batch};
   if (result == Trainer::Result::Stopped) {
-    const bool walltime = stop_.reason() == "deadline";
     outcome.state = OutcomeState::Interrupted;
-    outcome.cause = walltime ? "walltime" : "preempted";
-    outcome.detail = stop_.reason();
+    outcome.detail = agreed_reason(stop_, world_);
+    outcome.cause = outcome.detail == "deadline" ? "walltime" : "preempted";
     outcome.exit_code = static_cast<int>(ExitCode::Interrupted);
   } else {
     finish();

@@ -1,5 +1,6 @@
 #include "results/merge.h"
 
+#include "results/merge_sweeps.h"
 #include "results/sqlite.h"
 #include "runner/core/error.h"
 
@@ -33,7 +34,7 @@ class Merge {
     copy_attempts();
     copy_numbers();
     copy_bench();
-    copy_sweeps();
+    merge_sweeps(db_);
     db_.exec("DROP TABLE temp.plan");
   }
 
@@ -47,7 +48,6 @@ class Merge {
   void copy_attempts();
   void copy_numbers();
   void copy_bench();
-  void copy_sweeps();
 
   SQLite::Database& db_;
   MergeReport& report_;
@@ -244,29 +244,6 @@ INSERT OR IGNORE INTO main.bench(structure_hash, baseline_hash, toolchain_id, ma
   LEFT JOIN main.toolchain dt ON dt.hash = st.hash
   LEFT JOIN src.machine sm ON sm.machine_id = b.machine_id
   LEFT JOIN main.machine dm ON dm.hash = sm.hash WHERE b.origin IS NOT NULL;
-)sql");
-}
-
-// A sweep of the same name and text is one sweep; of another text it is kept under a second name.
-void Merge::copy_sweeps() {
-  db_.exec(R"sql(
-CREATE TEMP TABLE sweep_map AS SELECT s.sweep_id there, CASE WHEN d.sweep_id IS NULL OR
-    d.spec_hash = s.spec_hash THEN s.name
-    ELSE s.name || ' (' || substr(s.spec_hash, 1, 8) || ')' END AS name
-    FROM src.sweep s LEFT JOIN main.sweep d USING(name);
-INSERT OR IGNORE INTO main.sweep(name, spec_toml, spec_hash, created_us)
-  SELECT m.name, s.spec_toml, s.spec_hash, s.created_us FROM src.sweep s
-  JOIN temp.sweep_map m ON m.there = s.sweep_id;
-INSERT OR IGNORE INTO main.sweep_variant
-  SELECT d.sweep_id, dv.variant_id, v.label, v.position FROM src.sweep_variant v
-  JOIN temp.sweep_map m ON m.there = v.sweep_id JOIN main.sweep d ON d.name = m.name
-  JOIN src.variant sv ON sv.variant_id = v.variant_id
-  JOIN main.variant dv ON dv.config_hash = sv.config_hash;
-INSERT OR IGNORE INTO main.sweep_run
-  SELECT d.sweep_id, p.here FROM src.sweep_run r
-  JOIN temp.sweep_map m ON m.there = r.sweep_id JOIN main.sweep d ON d.name = m.name
-  JOIN temp.plan p ON p.there = r.run_id;
-DROP TABLE temp.sweep_map;
 )sql");
 }
 

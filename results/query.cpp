@@ -133,8 +133,13 @@ std::string tables_of(SQLite::Database& db) {
         cat("query: only statements that read are accepted (SELECT, WITH, VALUES, "
             "EXPLAIN): ",
             message));
-  const bool missing = message.find("no such table") != std::string::npos;
-  throw SpecError(cat("query: ", message, missing ? "; tables and views: " + tables_of(db) : ""));
+  std::string hint;
+  if (message.find("no such table") != std::string::npos) {
+    hint = "; tables and views: " + tables_of(db);
+  } else if (message.find("no such column") != std::string::npos) {
+    hint = "; `ablate query \"PRAGMA table_info(run)\"` lists the columns of a table";
+  }
+  throw SpecError(cat("query: ", message, hint));
 }
 
 }  // namespace
@@ -147,8 +152,10 @@ QueryResult query_database(const std::filesystem::path& file, const std::string&
     const char* rest = nullptr;
     sqlite3_stmt* unused = nullptr;
     const int code = sqlite3_prepare_v2(db.getHandle(), sql.c_str(), -1, &unused, &rest);
+    const bool empty = unused == nullptr;
     sqlite3_finalize(unused);
     if (code != SQLITE_OK) throw SQLite::Exception(db.getHandle(), code);
+    if (empty) throw SpecError("query: there is no statement; give one SELECT");
     if (std::string_view(rest).find_first_not_of(" \t\r\n;") != std::string_view::npos)
       throw SpecError(cat("query: one statement at a time is accepted; left over: ", rest));
     SQLite::Statement statement(db, sql);

@@ -63,13 +63,14 @@ std::string latex_text(std::string_view text) {
   return replace_all(quoted, replacements());
 }
 
-std::string latex_marker(std::size_t note) { return cat("\\textsuperscript{", note + 1, "}"); }
+std::string latex_marker(const std::vector<std::size_t>& notes) {
+  return notes.empty() ? "" : cat("\\textsuperscript{", note_numbers(notes), "}");
+}
 
 std::string latex_cell(const Cell& cell, RowKind kind) {
   std::string text = latex_text(cell.text);
   if (kind == RowKind::Paper && !text.empty()) text = cat("\\textit{", text, "}");
-  for (const std::size_t note : cell.notes) text += latex_marker(note);
-  return text;
+  return text + latex_marker(cell.notes);
 }
 
 std::string alignment_of(const RenderedTable& table) {
@@ -111,7 +112,7 @@ std::string render_latex(const RenderedTable& table) {
   if (!table.notes.empty() || !table.findings.empty()) {
     out += "  \\par\\smallskip\n  \\begin{minipage}{\\linewidth}\\footnotesize\\raggedright\n";
     for (std::size_t i = 0; i < table.notes.size(); ++i) {
-      out += cat("    ", latex_marker(i), "~", latex_text(table.notes[i]), "\\par\n");
+      out += cat("    ", latex_marker({i}), "~", latex_text(table.notes[i]), "\\par\n");
     }
     for (const std::string& finding : table.findings) {
       out += cat("    ", latex_text(finding), "\\par\n");

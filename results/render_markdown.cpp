@@ -12,13 +12,14 @@ std::string markdown_text(std::string_view text) {
   return replace_all(text, replacements);
 }
 
-std::string markdown_marker(std::size_t note) { return cat("<sup>", note + 1, "</sup>"); }
+std::string markdown_marker(const std::vector<std::size_t>& notes) {
+  return notes.empty() ? "" : cat("<sup>", note_numbers(notes), "</sup>");
+}
 
 std::string markdown_cell(const Cell& cell, RowKind kind) {
   std::string text = markdown_text(cell.text);
   if (kind == RowKind::Paper && !text.empty()) text = cat("*", text, "*");
-  for (const std::size_t note : cell.notes) text += markdown_marker(note);
-  return text;
+  return text + markdown_marker(cell.notes);
 }
 
 }  // namespace
@@ -39,7 +40,7 @@ std::string render_markdown(const RenderedTable& table) {
   }
   out += "\n";
   for (std::size_t i = 0; i < table.notes.size(); ++i) {
-    out += cat("- ", markdown_marker(i), " ", markdown_text(table.notes[i]), "\n");
+    out += cat("- ", markdown_marker({i}), " ", markdown_text(table.notes[i]), "\n");
   }
   for (const std::string& finding : table.findings) out += cat("- ", markdown_text(finding), "\n");
   if (!table.notes.empty() || !table.findings.empty()) out += "\n";

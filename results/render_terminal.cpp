@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <array>
 #include <map>
 #include <numeric>
 
@@ -21,14 +20,19 @@ std::string ascii_of(std::string text) {
   return replace_all(text, replacements);
 }
 
-std::string marker(std::size_t note, bool ascii) {
-  const std::string number = cat(note + 1);
-  if (ascii) return cat("[", number, "]");
-  static constexpr std::array<std::string_view, 10> digits = {"⁰", "¹", "²", "³", "⁴",
-                                                              "⁵", "⁶", "⁷", "⁸", "⁹"};
-  std::string result;
-  for (const char c : number) result += digits[static_cast<std::size_t>(c - '0')];
-  return result;
+std::string marker(const std::vector<std::size_t>& notes, bool ascii) {
+  if (notes.empty()) return "";
+  if (ascii) return cat("[", note_numbers(notes), "]");
+  return replace_all(note_numbers(notes), {{"0", "⁰"},
+                                           {"1", "¹"},
+                                           {"2", "²"},
+                                           {"3", "³"},
+                                           {"4", "⁴"},
+                                           {"5", "⁵"},
+                                           {"6", "⁶"},
+                                           {"7", "⁷"},
+                                           {"8", "⁸"},
+                                           {"9", "⁹"}});
 }
 
 Align alignment_of(ColumnRole role) { return holds_words(role) ? Align::Left : Align::Right; }
@@ -55,7 +59,7 @@ class TerminalRenderer {
       out_ += "\n";
     }
     for (std::size_t i = 0; i < table_.notes.size(); ++i) {
-      paragraph(cat(marker(i, options_.ascii), " ", table_.notes[i]));
+      paragraph(cat(marker({i}, options_.ascii), " ", table_.notes[i]));
     }
     for (const std::string& finding : table_.findings) paragraph(finding);
     paragraph(join(table_.caption, " "));
@@ -74,9 +78,7 @@ class TerminalRenderer {
   }
 
   std::string cell_text(const Cell& cell) const {
-    std::string result = text(cell.text);
-    for (const std::size_t note : cell.notes) result += marker(note, options_.ascii);
-    return result;
+    return text(cell.text) + marker(cell.notes, options_.ascii);
   }
 
   void paragraph(const std::string& raw) {

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iomanip>
 #include <numeric>
+#include <sstream>
 #include <string_view>
 #include <vector>
 
@@ -20,6 +22,16 @@ std::string_view block(double value, double low, double high) {
   if (high <= low) return kBlocks[3];
   const double level = (value - low) / (high - low) * (kBlocks.size() - 1);
   return kBlocks[static_cast<std::size_t>(std::lround(level))];
+}
+
+/// Three significant digits, in powers of ten where the fixed form would be all zeros.
+std::string range_text(double value) {
+  if (value == 0 || std::abs(value) >= 1e-3) {
+    return format_fixed(value, decimals_for_value(value, 3));
+  }
+  std::ostringstream out;
+  out << std::setprecision(3) << value;
+  return out.str();
 }
 
 }  // namespace
@@ -48,9 +60,8 @@ std::string sparkline(std::span<const double> curve, std::size_t width) {
   for (const double mean : means) line += block(mean, low, high);
   if (finite.empty()) return line;
   const auto [smallest, largest] = std::minmax_element(finite.begin(), finite.end());
-  const auto text = [](double v) { return format_fixed(v, decimals_for_value(v, 3)); };
-  line += "  " + text(*smallest);
-  if (*largest > *smallest) line += " … " + text(*largest);
+  line += "  " + range_text(*smallest);
+  if (*largest > *smallest) line += " … " + range_text(*largest);
   return line;
 }
 

@@ -72,21 +72,40 @@ std::vector<T> collect(SQLite::Statement rows, Read read) {
 
 std::string text(SQLite::Statement& row, int i) { return row.getColumn(i).getString(); }
 
+/// Every known fact of an attempt under the name of its column.
+std::vector<std::pair<std::string, std::string>> environment_of(SQLite::Database& db,
+                                                                std::int64_t attempt) {
+  auto row = prepare(
+      db,
+      "SELECT m.cpu AS CPU, m.cores AS cores, m.gpu_model AS GPU, m.nic AS NIC, "
+      "m.fs_type AS \"file system\", t.libtorch AS LibTorch, t.cuda AS CUDA, t.cudnn AS cuDNN, "
+      "t.nccl AS NCCL, t.driver AS driver, t.mpi AS MPI, t.compiler AS compiler, "
+      "t.git_commit || CASE WHEN t.git_dirty THEN ' (modified)' ELSE '' END AS \"commit\", "
+      "a.micro_batch AS \"micro-batch\", a.grad_accum AS accumulation, "
+      "a.runs_in_process AS \"runs in the process\", a.slurm_job AS \"Slurm job\", "
+      "a.data_fingerprint AS data FROM attempt a LEFT JOIN toolchain t USING(toolchain_id) "
+      "LEFT JOIN attempt_rank r ON r.attempt_id = a.attempt_id AND r.rank = 0 "
+      "LEFT JOIN machine m USING(machine_id) WHERE a.attempt_id = ?",
+      attempt);
+  std::vector<std::pair<std::string, std::string>> facts;
+  if (!row.executeStep()) return facts;
+  for (int i = 0; i < row.getColumnCount(); ++i) {
+    const std::string value = text(row, i);
+    if (!value.empty()) facts.emplace_back(row.getColumnName(i), value);
+  }
+  return facts;
+}
+
 std::vector<AttemptInfo> attempts_of(SQLite::Database& db, std::int64_t run) {
   return collect<AttemptInfo>(
       prepare(db,
               "SELECT n, coalesce(outcome, ''), coalesce(cause, ''), coalesce(detail, ''), "
-              "first_step, last_step, start_us, end_us, world_size, micro_batch, grad_accum, "
-              "threads, runs_in_process, coalesce(slurm_job, ''), "
-              "(SELECT 'libtorch ' || coalesce(libtorch, '?') || coalesce(', cuda ' || cuda, '') "
-              "|| coalesce(', commit ' || substr(git_commit, 1, 12), '') FROM toolchain t "
-              "WHERE t.toolchain_id = a.toolchain_id), "
+              "first_step, last_step, start_us, end_us, world_size, threads, "
               "(SELECT group_concat(DISTINCT hostname) FROM attempt_rank JOIN machine "
-              "USING(machine_id) WHERE attempt_id = a.attempt_id), "
-              "(SELECT body_json FROM event e WHERE e.attempt_id = a.attempt_id AND rank = 0 AND "
-              "kind = 'environment') FROM attempt a WHERE run_id = ? ORDER BY n",
+              "USING(machine_id) WHERE attempt_id = a.attempt_id), attempt_id "
+              "FROM attempt a WHERE run_id = ? ORDER BY n",
               run),
-      [](SQLite::Statement& row) {
+      [&](SQLite::Statement& row) {
         const auto number = [&](int i) { return integer_or_null(row.getColumn(i)); };
         return AttemptInfo{row.getColumn(0).getInt(),
                            text(row, 1),
@@ -98,13 +117,8 @@ std::vector<AttemptInfo> attempts_of(SQLite::Database& db, std::int64_t run) {
                            number(7),
                            number(8),
                            number(9),
-                           number(10),
-                           number(11),
-                           number(12),
-                           text(row, 13),
-                           text(row, 14),
-                           text(row, 15),
-                           text(row, 16)};
+                           text(row, 10),
+                           environment_of(db, row.getColumn(11).getInt64())};
       });
 }
 

@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "results/store.h"
@@ -38,9 +39,10 @@ struct AttemptInfo {
   int n = 0;  ///< 0 and below: bench jobs
   std::string outcome, cause, detail;
   std::optional<std::int64_t> first_step, last_step, start_us, end_us;
-  std::optional<std::int64_t> world_size, micro_batch, grad_accum, threads, runs_in_process;
-  std::string slurm_job, toolchain, hosts;  ///< hosts of all ranks, each once
-  std::string environment_json;             ///< further facts
+  std::optional<std::int64_t> world_size, threads;
+  std::string hosts;  ///< of all ranks, each once
+  /// What else is known of rank 0's machine, its software and its start: name and value.
+  std::vector<std::pair<std::string, std::string>> environment;
 };
 
 struct EventInfo {

@@ -58,12 +58,13 @@ std::string way_out(const fs::path& file, int code) {
   switch (code & 0xff) {
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
-      return cat(
-          "the database is damaged. Nothing measured is lost: the spool files hold it. Move "
-          "the file away (mv ",
-          file.string(), " ", file.string(),
-          ".damaged), then rebuild it: `ablate ingest OUT`, and `ablate sweep FILE` for the "
-          "labels");
+      return cat((code & 0xff) == SQLITE_NOTADB ? "this is no results database, or a damaged one."
+                                                : "the database is damaged.",
+                 " Nothing measured is lost: the spool files hold it. Move "
+                 "the file away (mv ",
+                 file.string(), " ", file.string(),
+                 ".damaged), then rebuild it: `ablate ingest OUT`, and `ablate sweep FILE` for the "
+                 "labels");
     case SQLITE_FULL:
       return "the disk is full: free some space and run the command again";
     case SQLITE_BUSY:

@@ -132,6 +132,12 @@ std::string comment_of(const TableData& data) {
 
 }  // namespace
 
+std::string note_numbers(const std::vector<std::size_t>& notes) {
+  std::vector<std::size_t> numbers;
+  for (const std::size_t note : notes) numbers.push_back(note + 1);
+  return join(numbers, ",");
+}
+
 RenderedTable build_table(const TableSpec& spec, const TableData& data) {
   const std::size_t baseline = find_baseline(spec, data);
   const std::vector<ColumnView> views = make_views(spec, data, baseline);

@@ -16,6 +16,9 @@ struct Statistic {
   std::string value;
 };
 
+/// Numbers of footnotes as renderers print them, from 1: "1,2".
+std::string note_numbers(const std::vector<std::size_t>& notes);
+
 struct Cell {
   std::string text;
   std::vector<std::size_t> notes;  ///< indices into RenderedTable::notes

@@ -42,10 +42,11 @@ Cell value_cell(const ColumnView& view, std::size_t row, Notes& notes) {
     cell.notes.push_back(notes.add("a run of this row shared its device: no training time"));
     return cell;
   }
-  const std::string seeds = seeds_text(data, view.over_seeds);
+  const bool varies = s.sd.value_or(0) > 0;
+  const std::string seeds = seeds_text(data, view.over_seeds || varies);
   if (s.n == 0) {
     cell.text = "–" + seeds;
-  } else if (s.sd.value_or(0) > 0) {
+  } else if (varies) {
     cell.text = format_mean_sd(s.mean, *s.sd) + seeds;
   } else if (s.sd && view.over_seeds) {
     cell.text = cat(format_fixed(s.mean, view.decimals), " ± 0", seeds);

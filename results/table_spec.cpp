@@ -106,6 +106,13 @@ double TableSpec::strictest_alpha(std::size_t comparisons) const {
   return alpha / static_cast<double>(comparisons);
 }
 
+std::vector<ParamHelp> table_settings() {
+  const Value nothing;
+  Params params(nothing, "table");
+  TableSpec read(params);
+  return params.help();
+}
+
 TableSpec parse_table_spec(const Value& table) {
   Params params(table, "table");
   TableSpec spec(params);

@@ -47,4 +47,7 @@ struct TableSpec {
 /// TableSpec of a whole `[table]` section; an unknown key is a SpecError too.
 TableSpec parse_table_spec(const Value& table);
 
+/// Its keys with defaults, bounds and meaning.
+std::vector<ParamHelp> table_settings();
+
 }  // namespace ablate

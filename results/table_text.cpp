@@ -186,7 +186,7 @@ template <typename T>
 void add_mixture(const std::vector<T>& row, const std::vector<T>& baseline, std::string_view what,
                  std::vector<std::string>& out) {
   if (row.size() > 1) {
-    out.push_back(cat("mixes ", what, ": ", join(row)));
+    out.push_back(cat("mixes ", what, ": ", join(row, "; ")));
   } else if (!row.empty() && !baseline.empty() && row != baseline) {
     out.push_back(
         cat(what, " differ from the baseline's: ", join(row), " against ", join(baseline)));

@@ -9,6 +9,9 @@ namespace ablate {
 
 namespace {
 
+/// Names that a message lists; more help nobody.
+constexpr std::size_t kMostKnown = 40;
+
 /// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> before_last(b.size() + 1);
@@ -65,7 +68,11 @@ std::string nearest_name(std::string_view name, std::span<const std::string> can
 std::string suggestion(std::string_view name, std::span<const std::string> candidates) {
   const std::string near = nearest_name(name, candidates);
   if (!near.empty()) return cat(" (did you mean \"", near, "\"?)");
-  return candidates.empty() ? "" : cat("; known: ", join(candidates));
+  if (candidates.empty()) return "";
+  const std::size_t shown = std::min(candidates.size(), kMostKnown);
+  const std::size_t rest = candidates.size() - shown;
+  return cat("; known: ", join(candidates.first(shown)),
+             rest > 0 ? cat(" and ", rest, " more") : "");
 }
 
 std::string human_bytes(double bytes) {

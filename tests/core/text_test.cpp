@@ -32,6 +32,8 @@ TEST(Text, SuggestionListsWhatIsKnownWhenNothingIsNear) {
   EXPECT_EQ(suggestion("tomw", names), " (did you mean \"tome\"?)");
   EXPECT_EQ(suggestion("quantise", names), "; known: mae, tome");
   EXPECT_EQ(suggestion("quantise", {}), "");
+  const std::string many = suggestion("quantise", Names(100, "m"));
+  EXPECT_TRUE(many.ends_with("m and 60 more")) << many;
 }
 
 TEST(Text, HumanBytes) {

@@ -95,7 +95,14 @@ TEST_F(Query, MistakesAreExplained) {
     EXPECT_NE(message.find("v_holes"), std::string::npos) << message;
   }
   EXPECT_THROW(query_database(file, "SELEC 1"), SpecError);
-  EXPECT_THROW(query_database(file, ""), SpecError);
+  for (const char* nothing : {"", " ; ", "-- a comment"}) {
+    try {
+      query_database(file, nothing);
+      ADD_FAILURE() << nothing;
+    } catch (const SpecError& error) {
+      EXPECT_NE(std::string(error.what()).find("give one SELECT"), std::string::npos);
+    }
+  }
 }
 
 // Two machines did a part each, one run on both.
@@ -158,6 +165,31 @@ TEST_F(Merge, TakesTheFurtherRunWholeAndIsIdempotent) {
   ResultStore other(folder / "b.db");
   merge_database(other, folder / "a.db");
   EXPECT_EQ(content_of(other), content);
+}
+
+// One file, run with other settings on each machine: two sweeps, each with its own rows.
+TEST_F(Merge, OneLabelNeverMeansTwoVariants) {
+  const auto sweep_of = [&](const std::string& file, const std::string& config) {
+    ResultStore store(folder / file);
+    RegisteredRun run = make_run("run of " + config, config);
+    run.label = "dense";
+    store.register_sweep({"one", "text"}, std::vector{run});
+  };
+  sweep_of("x.db", "epochs 1");
+  sweep_of("y.db", "epochs 2");
+  sweep_of("z.db", "epochs 3");
+  ResultStore store(folder / "x.db");
+  for (int round = 0; round < 2; ++round) {
+    merge_database(store, folder / "y.db");
+    merge_database(store, folder / "z.db");
+    EXPECT_EQ(test::rows_of(store,
+                            "SELECT count(*), count(DISTINCT name), count(DISTINCT run_uid), "
+                            "count(DISTINCT config_hash), count(DISTINCT label) FROM sweep "
+                            "JOIN sweep_run USING(sweep_id) JOIN run USING(run_id) "
+                            "JOIN sweep_variant USING(sweep_id, variant_id) "
+                            "JOIN variant USING(variant_id)"),
+              "3|3|3|3|1|\n");
+  }
 }
 
 TEST_F(Merge, RefusesOtherDataUnderOneName) {

@@ -65,6 +65,16 @@ Cells: mean ± sd (n seeds). Δ against row 1 ("dense").
 )");
 }
 
+TEST(RenderTerminal, TwoNotesOfACellAreToldFromNoteTwelve) {
+  RenderedTable table = small_table();
+  table.rows[1].cells[1].notes = {0, 1};
+  EXPECT_NE(render_terminal(table).find("ToMe, r=4¹,²"), std::string::npos);
+  const TerminalOptions ascii{.width = 0, .colour = false, .ascii = true};
+  EXPECT_NE(render_terminal(table, ascii).find("ToMe, r=4[1,2]"), std::string::npos);
+  EXPECT_NE(render_markdown(table).find("ToMe, r=4<sup>1,2</sup> |"), std::string::npos);
+  EXPECT_NE(render_latex(table).find("ToMe, r=4\\textsuperscript{1,2} &"), std::string::npos);
+}
+
 TEST(RenderTerminal, AsciiOnRequest) {
   const std::string out =
       render_terminal(small_table(), {.width = 0, .colour = false, .ascii = true});

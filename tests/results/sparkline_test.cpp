@@ -16,6 +16,10 @@ TEST(Sparkline, EightLevelsAndTheRange) {
   EXPECT_EQ(sparkline(std::vector<double>{4.61, 0.123}, 2), "█▁  0.123 … 4.61");
 }
 
+TEST(Sparkline, SmallNumbersTakePowersOfTen) {
+  EXPECT_EQ(sparkline(std::vector<double>{1e-6, 1.5e-3}, 2), "▁█  1e-06 … 0.00150");
+}
+
 TEST(Sparkline, LongCurvesAreAveraged) {
   // Stretches (0, 2), (4, 6), (8, 10): means 1, 5, 9; the range is that of the points.
   EXPECT_EQ(sparkline(std::vector<double>{0, 2, 4, 6, 8, 10}, 3), "▁▅█  0 … 10.0");

@@ -233,8 +233,9 @@ TEST(Store, ShowsARunWithItsFamily) {
   ASSERT_EQ(detail.attempts.size(), 1U);
   EXPECT_EQ(detail.attempts[0].world_size, 2);
   EXPECT_EQ(detail.attempts[0].hosts, "n1");
-  EXPECT_EQ(detail.attempts[0].toolchain, "libtorch 2.11, commit 0123456789ab");
-  EXPECT_EQ(detail.attempts[0].environment_json, R"({"launcher":"mpirun"})");
+  EXPECT_EQ(detail.attempts[0].environment,
+            (std::vector<std::pair<std::string, std::string>>{{"LibTorch", "2.11"},
+                                                              {"commit", "0123456789abcdef"}}));
   ASSERT_EQ(detail.finals.size(), 1U);
   EXPECT_EQ(detail.finals[0].value, 55);
   EXPECT_EQ(detail.finals[0].rule, "declared");

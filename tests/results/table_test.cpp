@@ -260,6 +260,9 @@ TEST(Tables, CountsAreExact) {
   EXPECT_EQ(text(table, "NOSE", "params_m", ColumnRole::Value), "5.7172");
   EXPECT_EQ(text(table, "half", "params_m", ColumnRole::Delta), "−50.0 %");
   EXPECT_EQ(text(table, "half", "params_m", ColumnRole::P), "(none)");
+  const RenderedTable varied =
+      build_table({}, table_of(column, {{"dense", cell({5, 5})}, {"searched", cell({4.0, 4.2})}}));
+  EXPECT_EQ(text(varied, "searched", "params_m", ColumnRole::Value), "4.10 ± 0.14 (2)");
 }
 
 TEST(Tables, BenchColumnsRefuseMixedProtocols) {
@@ -306,7 +309,7 @@ TEST(Tables, ImagesSeenAndMixturesAreFootnoted) {
             "saw 1.20 times as many images as the baseline (1200000 against 1000000)");
   EXPECT_EQ(table.rows[1].cells[1].notes, std::vector<std::size_t>{0});
   EXPECT_EQ(table.notes[1], "world sizes differ from the baseline's: 4 against 2");
-  EXPECT_EQ(table.notes[2], "mixes toolchains: torch 2.11, torch 2.10");
+  EXPECT_EQ(table.notes[2], "mixes toolchains: torch 2.11; torch 2.10");
   EXPECT_TRUE(contains(table.caption, "Toolchains: torch 2.10; torch 2.11."));
 }
 

@@ -2,12 +2,10 @@
 
 #include <string_view>
 
-#include "runner/core/params.h"
-
 namespace ablate {
+namespace {
 
-Launch parse_launch(const Value& table) {
-  Params params(table, "launch");
+Launch read_launch(Params& params) {
   Launch launch;
   const auto integer = [&](std::string_view key, int fallback, int low, int high,
                            std::string_view help) {
@@ -45,8 +43,23 @@ Launch parse_launch(const Value& table) {
     params.fail("runs_per_gpu",
                 "several runs in one process are not available in this version; accepted: 1");
   }
+  return launch;
+}
+
+}  // namespace
+
+Launch parse_launch(const Value& table) {
+  Params params(table, "launch");
+  const Launch launch = read_launch(params);
   params.finish();
   return launch;
+}
+
+std::vector<ParamHelp> launch_settings() {
+  const Value nothing;
+  Params params(nothing, "launch");
+  read_launch(params);
+  return params.help();
 }
 
 }  // namespace ablate

@@ -1,8 +1,9 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
-#include "runner/core/value.h"
+#include "runner/core/params.h"
 
 namespace ablate {
 
@@ -28,5 +29,8 @@ struct Launch {
 
 /// Parses a `[launch]` table. Throws SpecError with the place of an unknown key or a wrong value.
 Launch parse_launch(const Value& table);
+
+/// Its keys with defaults, bounds and meaning.
+std::vector<ParamHelp> launch_settings();
 
 }  // namespace ablate

@@ -50,23 +50,42 @@ std::string examples_text(const Command& command) {
   return command.examples.empty() ? "" : cat("Examples:\n", command.examples);
 }
 
-/// " (did you mean \"sweep\"?)" when the first word is no command.
-std::string command_hint(int argc, const char* const* argv) {
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    if (word.starts_with("-")) continue;
-    if (Registry<Command>::has(word)) return "";
-    return cat("unknown command \"", word, "\"", suggestion(word, Registry<Command>::names()));
+/// The long options of a parser: "--out".
+std::vector<std::string> option_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
   }
-  return "";
+  return names;
 }
 
-int report_usage(const CLI::App& app, const CLI::ParseError& error, int argc,
-                 const char* const* argv) {
+/// What is wrong with a command line, with the nearest known name.
+std::string usage_problem(const CLI::App& app, const CLI::App* command,
+                          const CLI::ParseError& error) {
+  for (const std::string& word : app.remaining(/*recurse=*/true)) {
+    if (word.starts_with("-")) {
+      std::vector<std::string> known = option_names(app);
+      if (command != nullptr) {
+        for (std::string& name : option_names(*command)) known.push_back(std::move(name));
+      }
+      return cat("unknown option ", word, suggestion(word, known));
+    }
+    if (command == nullptr) {
+      return cat("unknown command \"", word, "\"", suggestion(word, Registry<Command>::names()));
+    }
+  }
+  return error.what();
+}
+
+int report_usage(const CLI::App& app, const CLI::ParseError& error) {
   if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-  const std::string hint = command_hint(argc, argv);
-  std::cerr << "ablate: " << (hint.empty() ? std::string(error.what()) : hint) << "\n"
-            << "`ablate --help` lists the commands, `ablate COMMAND --help` its options\n";
+  const auto chosen = app.get_subcommands();
+  const CLI::App* command = chosen.empty() ? nullptr : chosen[0];
+  const std::string name = command == nullptr ? "" : " " + command->get_name();
+  std::cerr << "ablate" << name << ": " << usage_problem(app, command, error) << "\n"
+            << (command == nullptr
+                    ? "`ablate --help` lists the commands, `ablate COMMAND --help` their options\n"
+                    : cat("`ablate", name, " --help` shows its arguments, options and examples\n"));
   return static_cast<int>(ExitCode::BadSpec);
 }
 
@@ -113,7 +132,7 @@ int run_command_line(int argc, const char* const* argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return report_usage(app, error, argc, argv);
+    return report_usage(app, error);
   }
   try {
     return action();

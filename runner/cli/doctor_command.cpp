@@ -2,7 +2,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <thread>
+#include <map>
 
 #include <CLI/CLI.hpp>
 #include <unistd.h>
@@ -49,7 +49,7 @@ void check_train(const Workspace& workspace, Findings& findings) {
     const json build = describe_train_program(workspace).value("build", json::object());
     findings.push_back({Verdict::Good, "ablate-train", workspace.train_program.string(), ""});
     findings.push_back({Verdict::Good, "LibTorch", text_field(build, "torch"), ""});
-    const std::string fix = "CPU only; with nvcc (and NCCL) present build again for GPUs";
+    const std::string fix = "made for CPUs; where nvcc and NCCL are, build again for GPUs";
     const auto feature = [&](const char* what, const char* key, const std::string& found) {
       const bool there = build.value(key, false);
       findings.push_back({there ? Verdict::Good : Verdict::Note, what,
@@ -62,11 +62,42 @@ void check_train(const Workspace& workspace, Findings& findings) {
   }
 }
 
+/// "2 x NVIDIA H100 80GB HBM3", as the driver lists them; empty without any.
+std::string gpu_names() {
+  std::map<std::string, int> counts;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator("/proc/driver/nvidia/gpus", none)) {
+    std::ifstream in(entry.path() / "information");
+    for (std::string line; std::getline(in, line);) {
+      if (line.starts_with("Model:")) ++counts[line.substr(line.find_last_of('\t') + 1)];
+    }
+  }
+  std::vector<std::string> parts;
+  for (const auto& [name, count] : counts) parts.push_back(cat(count, " x ", name));
+  if (parts.empty() && fs::exists("/dev/nvidia0", none)) parts.emplace_back("NVIDIA device");
+  return join(parts);
+}
+
+/// The CUDA compiler on the PATH or where its packages put it; empty without one.
+std::string find_nvcc() {
+  const char* variable = std::getenv("PATH");
+  std::vector<std::string> folders = split(variable == nullptr ? "" : variable, ':');
+  folders.emplace_back("/usr/local/cuda/bin");
+  for (const std::string& folder : folders) {
+    const std::string file = folder + "/nvcc";
+    if (::access(file.c_str(), X_OK) == 0) return file;
+  }
+  return "";
+}
+
 void check_gpu(Findings& findings) {
-  const bool driver = ::access("/dev/nvidia0", F_OK) == 0;
-  findings.push_back({driver ? Verdict::Good : Verdict::Note, "GPU",
-                      driver ? "NVIDIA device present" : "no NVIDIA device",
-                      driver ? "" : "runs use the CPU"});
+  const std::string gpus = gpu_names(), nvcc = find_nvcc();
+  findings.push_back({gpus.empty() ? Verdict::Note : Verdict::Good, "GPU",
+                      gpus.empty() ? "no NVIDIA device" : gpus,
+                      gpus.empty() ? "runs use the CPU" : ""});
+  findings.push_back(
+      {nvcc.empty() ? Verdict::Note : Verdict::Good, "nvcc", nvcc.empty() ? "not found" : nvcc,
+       nvcc.empty() ? "the CUDA part cannot be built here; runs on CPUs need none" : ""});
 }
 
 void check_mpirun(Findings& findings) {
@@ -104,7 +135,7 @@ void check_storage(const Workspace& workspace, Findings& findings) {
   const bool local = kind == FileSystemKind::Local;
   findings.push_back(
       {local ? Verdict::Good : Verdict::Note, "output folder",
-       cat(workspace.out.string(), " on ", file_system_name(kind)),
+       cat(workspace.out.string(), " on a ", file_system_name(kind), " file system"),
        local ? "" : "one process at a time uses the database; --db on a local disk is faster"});
   const auto bytes = static_cast<double>(free_bytes(workspace.out));
   findings.push_back({bytes > kLittleDisk ? Verdict::Good : Verdict::Note, "free disk",

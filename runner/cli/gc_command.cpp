@@ -63,7 +63,10 @@ std::vector<Item> collect(ResultStore& store, const Workspace& workspace, const 
     }
   }
   if (options.spools) {
+    // A copied or merged database also knows spools of other folders, which are not ours to remove.
+    const std::string ours = (workspace.out / "").string();
     for (const fs::path& spool : removable_spools(store)) {
+      if (!spool.string().starts_with(ours)) continue;
       offer(spool, "spool whose content is in the database");
     }
   }

@@ -54,6 +54,7 @@ int run(const Options& options, const GlobalOptions& globals) {
   watch([&] {
     const IngestReport report = ingester.ingest(places);
     print(report);
+    if (report.files == 0 && !options.watch) std::cout << "nothing new\n";
     problems = problems || !report.problems.empty();
     return options.watch;
   });

@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "results/table_spec.h"
 #include "results/text_grid.h"
 #include "runner/cli/command.h"
 #include "runner/cli/print_table.h"
@@ -10,6 +11,7 @@
 #include "runner/cli/store_access.h"
 #include "runner/cli/train_info.h"
 #include "runner/core/error.h"
+#include "sweeps/launch.h"
 
 namespace ablate::cli::list_command {
 namespace {
@@ -54,7 +56,10 @@ void print_references() {
 }
 
 std::string text_of(const json& value) {
-  return value.is_string() ? value.get<std::string>() : value.dump();
+  if (!value.is_array()) return value.is_string() ? value.get<std::string>() : value.dump();
+  std::vector<std::string> parts;
+  for (const json& element : value) parts.push_back(text_of(element));
+  return join(parts);
 }
 
 void print_settings(const json& params) {
@@ -62,10 +67,24 @@ void print_settings(const json& params) {
   for (const json& param : params) {
     const auto field = [&](const char* key) { return text_of(param.value(key, json(""))); };
     const std::string fallback = field("default");
-    grid.push_back({field("key"), field("type"), fallback.empty() ? "required" : fallback,
-                    field("bounds"), field("help")});
+    const bool optional = field("type") == "table";  // read by hand: left out without harm
+    grid.push_back({field("key"), field("type"),
+                    fallback.empty() && !optional ? "required" : fallback, field("bounds"),
+                    field("help")});
   }
   print(grid, "  ");
+}
+
+void print_section(const std::vector<ParamHelp>& settings) {
+  json params = json::array();
+  for (const ParamHelp& setting : settings) {
+    params.push_back({{"key", setting.key},
+                      {"type", setting.type},
+                      {"default", setting.default_value},
+                      {"bounds", setting.bounds},
+                      {"help", setting.help}});
+  }
+  print_settings(params);
 }
 
 /// Things with names, or (the keys of a run table) settings.
@@ -79,9 +98,9 @@ void print_kind(const json& list) {
 }
 
 void print_entry(const json& entry) {
-  Grid facts;
+  Grid facts = {{"name", text_of(entry.at("name"))}};
   for (const auto& [key, value] : entry.items()) {
-    if (key == "params" || (value.is_string() && value.get<std::string>().empty())) continue;
+    if (key == "name" || key == "params" || value.empty() || text_of(value).empty()) continue;
     facts.push_back({key, text_of(value)});
   }
   print(facts);
@@ -91,11 +110,27 @@ void print_entry(const json& entry) {
   print_settings(params);
 }
 
+/// Lists that need no ablate-train.
+bool print_own(const std::string& kind, const Workspace& workspace) {
+  if (kind == "sweeps") {
+    print_sweeps(workspace);
+  } else if (kind == "references") {
+    print_references();
+  } else if (kind == "launch") {
+    print_section(launch_settings());
+  } else if (kind == "table") {
+    print_section(table_settings());
+  } else {
+    return false;
+  }
+  return true;
+}
+
 int run(const Options& options, const GlobalOptions& globals) {
   const Workspace workspace = globals.workspace();
-  if (options.kind == "sweeps" || options.kind == "references") {
-    options.kind == "sweeps" ? print_sweeps(workspace) : print_references();
-    return 0;
+  if (print_own(options.kind, workspace)) {
+    if (options.name.empty()) return 0;
+    throw SpecError(cat("list ", options.kind, ": takes no name of an entry"));
   }
   const json description = describe_train_program(workspace);
   std::vector<std::string> kinds = kinds_of(description);
@@ -106,14 +141,14 @@ int run(const Options& options, const GlobalOptions& globals) {
     }
     return 0;
   }
-  kinds.insert(kinds.end(), {"references", "sweeps"});
+  kinds.insert(kinds.end(), {"launch", "table", "references", "sweeps"});
   if (std::find(kinds.begin(), kinds.end(), options.kind) == kinds.end()) {
     throw SpecError(
         cat("there is no list of \"", options.kind, "\"", suggestion(options.kind, kinds)));
   }
   const json& list = description.at(options.kind);
   if (options.name.empty()) {
-    print_kind(list);
+    list.size() == 1 ? print_entry(list[0]) : print_kind(list);
     return 0;
   }
   std::vector<std::string> names;
@@ -129,8 +164,9 @@ int run(const Options& options, const GlobalOptions& globals) {
 
 std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
   auto options = std::make_shared<Options>();
-  app.add_option("kind", options->kind,
-                 "methods, models, datasets ..., references or sweeps (default: all registries)")
+  app.add_option(
+         "kind", options->kind,
+         "methods, models, datasets ..., launch, table, references, sweeps (default: registries)")
       ->type_name("KIND");
   app.add_option("name", options->name, "Show the settings of one")->type_name("NAME");
   return [options, &globals] { return run(*options, globals); };
@@ -142,6 +178,7 @@ const CommandRegistration added{{
     .summary = "What exists: methods, models, data sets, with their settings; references; sweeps",
     .examples = "  ablate list\n"
                 "  ablate list methods tome       its settings, defaults and bounds\n"
+                "  ablate list launch             settings of [launch]; so also: table\n"
                 "  ablate list references         published numbers that tables can print\n"
                 "  ablate list sweeps\n",
     .add = add,

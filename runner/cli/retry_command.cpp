@@ -18,6 +18,9 @@ struct Options {
   std::string cause;
 };
 
+/// How an attempt can have ended that left a run failed or diverged.
+const std::vector<std::string> kCauses = {"oom", "nan", "hang", "node", "user", "bug", "killed"};
+
 /// The runs in one of the wanted states, of one sweep or of all.
 std::vector<std::string> runs_by_kind(ResultStore& store, const Options& options) {
   std::set<std::string> states;
@@ -37,22 +40,25 @@ std::vector<std::string> runs_by_kind(ResultStore& store, const Options& options
 
 int run(const Options& options, const GlobalOptions& globals) {
   const auto store = open_store(globals.workspace(), ResultStore::Mode::ReadWrite);
-  std::vector<std::string> runs = runs_by_kind(*store, options);
-  for (const std::string& text : options.runs) runs.push_back(find_run(*store, text));
   if (options.runs.empty() && !options.failed && !options.diverged && !options.skipped &&
       options.cause.empty()) {
     throw SpecError("which runs? Name them, or give --failed, --diverged, --skipped or --cause");
   }
+  if (!options.sweep.empty()) find_sweep(*store, options.sweep);
+  std::vector<std::string> runs = runs_by_kind(*store, options);
+  for (const std::string& text : options.runs) runs.push_back(find_run(*store, text));
   std::size_t changed = 0;
   for (const std::string& id : runs) {
     if (store->retry(id)) {
       ++changed;
-      std::cout << short_id(id) << " may run again\n";
+      std::cout << short_id(id) << " may start again\n";
     } else if (!options.runs.empty()) {
-      std::cout << short_id(id) << " is not failed, diverged or skipped: left alone\n";
+      std::cout << short_id(id) << " is " << describe_run(*store, id).run.state
+                << ", not failed, diverged or skipped: left alone\n";
     }
   }
-  std::cout << changed << " runs are ready; `ablate sweep FILE` runs them\n";
+  std::cout << changed << (changed == 1 ? " run" : " runs")
+            << " may start again; `ablate sweep FILE` goes on\n";
   return 0;
 }
 
@@ -63,9 +69,9 @@ std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
   app.add_flag("--failed", options->failed, "All failed runs");
   app.add_flag("--diverged", options->diverged, "All diverged runs");
   app.add_flag("--skipped", options->skipped, "All skipped runs");
-  app.add_option("--cause", options->cause, "All that ended by this cause: oom, nan, hang, bug ...")
-      ->type_name("CAUSE");
-  app.add_option("--sweep", options->sweep, "Only runs of this sweep")->type_name("NAME");
+  app.add_option("--cause", options->cause, "All whose last attempt ended by this cause")
+      ->check(CLI::IsMember(kCauses));
+  app.add_option("--sweep", options->sweep, "Only runs of this sweep")->type_name("SWEEP");
   return [options, &globals] { return run(*options, globals); };
 }
 

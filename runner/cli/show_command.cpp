@@ -19,6 +19,7 @@ namespace ablate::cli::show_command {
 namespace {
 
 using nlohmann::json;
+using Rows = std::vector<std::vector<std::string>>;
 
 struct Options {
   std::string run;
@@ -28,6 +29,7 @@ struct Options {
 
 constexpr std::size_t kCurveWidth = 40;
 constexpr std::size_t kMostEvents = 20;
+constexpr std::size_t kEventWidth = 160;
 
 class Printer {
  public:
@@ -36,8 +38,7 @@ class Printer {
   void title(const std::string& text) const {
     std::cout << "\n" << styled(style_, "1", text) << "\n";
   }
-  void grid(const std::vector<std::vector<std::string>>& rows,
-            std::vector<Align> align = {}) const {
+  void grid(const Rows& rows, std::vector<Align> align = {}) const {
     for (const std::string& line : grid_lines(rows, align)) std::cout << "  " << line << "\n";
   }
 
@@ -46,8 +47,7 @@ class Printer {
 };
 
 /// Leaves of the spec under the paths a user writes.
-void flatten(const json& node, const std::string& path,
-             std::vector<std::vector<std::string>>& rows) {
+void flatten(const json& node, const std::string& path, Rows& rows) {
   if (node.is_object()) {
     for (const auto& [key, child] : node.items()) {
       const bool transparent = key == "params" || key == "training";
@@ -65,7 +65,7 @@ void flatten(const json& node, const std::string& path,
 
 void print_spec(const Printer& printer, const RunDetail& detail, bool all) {
   printer.title("spec");
-  std::vector<std::vector<std::string>> rows, kept;
+  Rows rows, kept;
   flatten(json::parse(detail.config_json), "", rows);
   for (auto& row : rows) {
     const bool noise = row[0].ends_with("semantics") || row[1].empty() || row[1] == "[]";
@@ -76,7 +76,7 @@ void print_spec(const Printer& printer, const RunDetail& detail, bool all) {
 
 void print_lineage(const Printer& printer, ResultStore& store, const RunDetail& detail) {
   printer.title("lineage");
-  std::vector<std::vector<std::string>> rows;
+  Rows rows;
   for (const auto& method : detail.methods) {
     rows.push_back({"method", method.name, method.inherited ? "from the parent" : "own"});
   }
@@ -95,7 +95,7 @@ void print_lineage(const Printer& printer, ResultStore& store, const RunDetail& 
 void print_finals(const Printer& printer, const RunDetail& detail) {
   if (detail.finals.empty()) return;
   printer.title("results");
-  std::vector<std::vector<std::string>> rows;
+  Rows rows;
   for (const FinalInfo& info : detail.finals) {
     rows.push_back({info.metric, info.value ? cat(*info.value) : "none", info.unit,
                     cat("step ", info.step), info.rule});
@@ -104,7 +104,7 @@ void print_finals(const Printer& printer, const RunDetail& detail) {
 }
 
 void print_curves(const Printer& printer, ResultStore& store, const RunDetail& detail) {
-  std::vector<std::vector<std::string>> rows;
+  Rows rows;
   for (const SeriesInfo& series : list_series(store, detail.run.run_uid)) {
     if (series.rank > 0 || series.points < 2) continue;
     std::vector<double> values;
@@ -119,10 +119,13 @@ void print_curves(const Printer& printer, ResultStore& store, const RunDetail& d
   printer.grid(rows);
 }
 
+std::string attempt_name(const AttemptInfo& attempt) {
+  return attempt.n > 0 ? cat(attempt.n) : "bench";
+}
+
 void print_attempts(const Printer& printer, const RunDetail& detail) {
   printer.title("attempts");
-  std::vector<std::vector<std::string>> rows = {{"n", "outcome", "cause", "steps", "started",
-                                                 "took", "ranks", "threads", "host", "software"}};
+  Rows rows = {{"n", "outcome", "cause", "steps", "started", "took", "ranks", "threads", "host"}};
   for (const AttemptInfo& attempt : detail.attempts) {
     std::string took;
     if (attempt.start_us && attempt.end_us) {
@@ -132,26 +135,61 @@ void print_attempts(const Printer& printer, const RunDetail& detail) {
       return value ? cat(*value) : std::string("?");
     };
     rows.push_back(
-        {attempt.n > 0 ? cat(attempt.n) : "bench",
-         attempt.outcome.empty() ? "running" : attempt.outcome,
+        {attempt_name(attempt), attempt.outcome.empty() ? "running" : attempt.outcome,
          attempt.detail.empty() ? attempt.cause : cat(attempt.cause, ": ", attempt.detail),
          cat(number(attempt.first_step), "-", number(attempt.last_step)),
          clock_text(attempt.start_us), took, number(attempt.world_size), number(attempt.threads),
-         attempt.hosts, attempt.toolchain});
+         attempt.hosts});
   }
   printer.grid(rows, {Align::Right});
 }
 
+/// Of the last attempt, and of those before it where they differ.
+void print_environment(const Printer& printer, const RunDetail& detail) {
+  std::vector<std::pair<std::string, std::string>> known;
+  for (auto attempt = detail.attempts.rbegin(); attempt != detail.attempts.rend(); ++attempt) {
+    if (attempt->environment.empty() || attempt->environment == known) continue;
+    known = attempt->environment;
+    printer.title(cat("environment of attempt ", attempt_name(*attempt)));
+    Rows rows;
+    for (const auto& [name, value] : known) rows.push_back({name, value});
+    printer.grid(rows);
+  }
+}
+
+/// Bodies of events in a line: "mark_retiring block 2; mark_retiring block 3".
+std::string brief(const json& node) {
+  std::vector<std::string> parts;
+  if (node.is_array()) {
+    const bool plain = node.empty() || !node[0].is_structured();
+    for (const json& child : node) parts.push_back(brief(child));
+    return join(parts, plain ? " " : "; ");
+  }
+  if (!node.is_object()) return node.is_string() ? node.get<std::string>() : node.dump();
+  if (node.contains("edit")) parts.push_back(brief(node["edit"]));  // its kind leads
+  for (const auto& [key, child] : node.items()) {
+    if (key != "edit") parts.push_back(cat(key, child.is_structured() ? ": " : " ", brief(child)));
+  }
+  return join(parts, node.contains("edit") ? " " : ", ");
+}
+
+std::string event_text(const EventInfo& event, bool whole) {
+  const json body = json::parse(event.body_json, nullptr, /*allow_exceptions=*/false);
+  if (whole || body.is_discarded()) return event.body_json;
+  const std::string text = brief(body);
+  const std::string shown = clip_text(text, kEventWidth);
+  return shown.size() < text.size() ? shown + " …" : shown;
+}
+
 void print_events(const Printer& printer, const RunDetail& detail, bool all) {
-  std::vector<std::vector<std::string>> rows;
+  Rows rows;
   for (const EventInfo& event : detail.events) {
     if (event.rank > 0 && !all) continue;
     if (!all && rows.size() == kMostEvents) {
       rows.push_back({"", "", "more with --all"});
       break;
     }
-    rows.push_back({cat("step ", event.step), event.kind,
-                    all ? event.body_json : event.body_json.substr(0, 160)});
+    rows.push_back({cat("step ", event.step), event.kind, event_text(event, all)});
   }
   if (rows.empty()) return;
   printer.title("edits and events");
@@ -185,6 +223,7 @@ int run(const Options& options, const GlobalOptions& globals) {
   print_lineage(printer, *store, detail);
   print_events(printer, detail, options.all);
   print_attempts(printer, detail);
+  print_environment(printer, detail);
   print_spec(printer, detail, options.all);
   print_log(printer, workspace, detail, options.log_lines);
   return 0;

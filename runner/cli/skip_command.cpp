@@ -15,8 +15,9 @@ int run(const std::vector<std::string>& texts, const GlobalOptions& globals) {
   std::vector<std::string> runs;
   for (const std::string& text : texts) runs.push_back(find_run(*store, text));
   for (const std::string& id : runs) {
+    const std::string state = describe_run(*store, id).run.state;
     std::cout << short_id(id)
-              << (store->skip(id) ? " is skipped\n" : " is done, running or skipped: left alone\n");
+              << (store->skip(id) ? " is skipped" : cat(" is ", state, ": left alone")) << "\n";
   }
   return 0;
 }

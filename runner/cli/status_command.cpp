@@ -51,7 +51,7 @@ int run(const Options& options, const GlobalOptions& globals) {
 
 std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
   auto options = std::make_shared<Options>();
-  app.add_option("sweep", options->sweep, "Name of a sweep (default: all)")->type_name("NAME");
+  app.add_option("sweep", options->sweep, "Name of a sweep (default: all)")->type_name("SWEEP");
   auto* json = app.add_flag("--json", options->json, "For programs: every run with all fields");
   app.add_flag("--watch", options->watch, "Show it again as it changes, until Ctrl-C")
       ->excludes(json);

@@ -66,7 +66,7 @@ std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
   auto options = std::make_shared<Options>();
   app.add_option("sweep", options->sweep, "Sweep file, or name of a sweep in the database")
       ->required()
-      ->type_name("FILE|NAME");
+      ->type_name("FILE|SWEEP");
   app.add_option("--format,-f", options->format, "terminal, markdown, latex (booktabs) or csv")
       ->check(CLI::IsMember(table_formats()))
       ->capture_default_str();

@@ -3,6 +3,7 @@
 #include "runner/cli/command.h"
 #include "runner/core/build_info.h"
 #include "tests/cli/cli_fixture.h"
+#include "tests/support/source_tree.h"
 
 namespace ablate {
 namespace {
@@ -15,6 +16,8 @@ TEST_F(Cli, VersionIsOneLine) {
   const CapturedRun version = run({"--version"});
   EXPECT_EQ(version.status.code, 0);
   EXPECT_TRUE(version.output.starts_with(build_info().version + " (")) << version.output;
+  const bool checkout = std::filesystem::exists(test::source_root() / ".git");
+  EXPECT_NE(checkout, has(version.output, "unknown")) << version.output;
   EXPECT_EQ(version.output.find('\n'), version.output.size() - 1);
 }
 
@@ -44,6 +47,15 @@ TEST_F(Cli, UsageErrorsEndWithTwo) {
   const CapturedRun unknown = run({"swep", "x.toml"});
   EXPECT_EQ(unknown.status.code, 2);
   EXPECT_TRUE(has(unknown.errors, "did you mean \"sweep\"")) << unknown.errors;
+  const CapturedRun behind = run({"--out", "o", "swep"});
+  EXPECT_TRUE(has(behind.errors, "unknown command \"swep\" (did you mean \"sweep\""))
+      << behind.errors;
+  const CapturedRun option = run({"sweep", "x.toml", "--dryrun"});
+  EXPECT_EQ(option.status.code, 2);
+  EXPECT_TRUE(
+      has(option.errors, "ablate sweep: unknown option --dryrun (did you mean \"--dry-run\""))
+      << option.errors;
+  EXPECT_TRUE(has(option.errors, "ablate sweep --help")) << option.errors;
   EXPECT_EQ(run({"sweep"}).status.code, 2);
   EXPECT_EQ(run({"sweep", "x.toml", "--keep-going", "--fail-fast"}).status.code, 2);
   EXPECT_EQ(run({"sweep", "--nope"}).status.code, 2);
@@ -134,14 +146,16 @@ TEST_F(Cli, FailuresEndWithOneAndRetryHelps) {
   EXPECT_EQ(run({"sweep", "f.toml"}).status.code, 1);
   EXPECT_TRUE(has(run({"status"}).output, "scripted bug"));
   const CapturedRun retried = run({"retry", "--failed"});
-  EXPECT_TRUE(has(retried.output, "2 runs are ready")) << retried.output;
+  EXPECT_TRUE(has(retried.output, "2 runs may start again")) << retried.output;
+  EXPECT_EQ(run({"retry", "--failed", "--sweep", "dem"}).status.code, 2);
+  EXPECT_EQ(run({"retry", "--cause", "oops"}).status.code, 2);
   EXPECT_EQ(run({"sweep", "f.toml"}).status.code, 0);
 }
 
 TEST_F(Cli, SkippedRunsAreLeftOut) {
   write("s.toml", kSweep);
   run({"sweep", "s.toml", "seeds.count=1"});
-  EXPECT_TRUE(has(run({"skip", "dense seed 0"}).output, "left alone"));
+  EXPECT_TRUE(has(run({"skip", "dense seed 0"}).output, "is done: left alone"));
   const CapturedRun unknown = run({"skip", "dens seed 0"});
   EXPECT_EQ(unknown.status.code, 2);
   EXPECT_TRUE(has(unknown.errors, "did you mean \"dense seed 0\"")) << unknown.errors;
@@ -172,8 +186,9 @@ TEST_F(Cli, ShowTellsEverythingAboutARun) {
   sweep();
   const CapturedRun show = run({"show", "better seed 1"});
   EXPECT_EQ(show.status.code, 0) << show.errors;
-  for (const char* part : {"better seed 1  done", "top1", "train/loss", "parent", "dense seed 1",
-                           "attempts", "model.top1", "fake training of"}) {
+  for (const char* part :
+       {"better seed 1  done", "top1", "train/loss", "parent", "dense seed 1", "attempts",
+        "environment of attempt 1", "model.top1", "fake training of"}) {
     EXPECT_TRUE(has(show.output, part)) << part << "\n" << show.output;
   }
   EXPECT_EQ(run({"show", "zzz seed 1"}).status.code, 2);
@@ -248,13 +263,16 @@ TEST_F(Cli, ListShowsRegistriesAndSweeps) {
   EXPECT_EQ(unknown.status.code, 2);
   EXPECT_TRUE(has(unknown.errors, "did you mean \"nose\"")) << unknown.errors;
   EXPECT_EQ(run({"list", "planets"}).status.code, 2);
+  EXPECT_TRUE(has(run({"list", "launch"}).output, "stall_timeout"));
+  EXPECT_TRUE(has(run({"list", "table"}).output, "baseline"));
   sweep();
   EXPECT_TRUE(has(run({"list", "sweeps"}).output, "demo"));
 }
 
 TEST_F(Cli, DoctorNamesWhatItChecks) {
   const CapturedRun doctor = run({"doctor"});
-  for (const char* part : {"SQLite", "ablate-train", "mpirun", "output folder", "cores"}) {
+  for (const char* part :
+       {"SQLite", "ablate-train", "mpirun", "output folder", "cores", "GPU", "nvcc"}) {
     EXPECT_TRUE(has(doctor.output, part)) << part;
   }
 }

@@ -206,6 +206,7 @@ void Scheduler::conclude(ScheduleEntry& entry) {
   ingest(entry);
   store_.finish(entry.run->id, entry.live->attempt(), outcome);
   const RunProgress progress = entry.live->progress();
+  const std::filesystem::path log = paths(entry).log(entry.live->attempt());
   const bool whole = entry.live->attempt() == 1;
   entry.live->close();
   entry.live.reset();
@@ -221,8 +222,7 @@ void Scheduler::conclude(ScheduleEntry& entry) {
     end(entry, cat("diverged at step ", outcome.last_step, ": ", outcome.detail));
   } else if (outcome.state == OutcomeState::Failed) {
     if (++entry.failures > options_.launch.retries_failed) {
-      end(entry, cat("failed (", outcome.cause, "): ", outcome.detail, "; see ",
-                     paths(entry).directory.string(), "/attempt-*/log.txt"));
+      end(entry, cat("failed (", outcome.cause, "): ", outcome.detail, "; see ", log.string()));
     } else {
       store_.retry(entry.run->id);
       entry.stage = Stage::Waiting;

@@ -97,12 +97,12 @@ void check_fits(const ReferenceChoice& choice, const Publication& publication) {
                       "\" fits; model / method / dataset of its rows: ", join(rows, "; ")));
 }
 
+/// "DeiT-S ToMe, r = 13 (Bolya 2023, imagenet)".
 std::string label_of(const PublishedRow& row, const std::string& source) {
-  std::vector<std::string> parts;
-  for (const std::string* part : {&row.model, &row.method, &row.setting, &row.dataset}) {
-    if (!part->empty()) parts.push_back(*part);
-  }
-  return cat(join(parts), " (", source, ")");
+  std::string label = row.model;
+  if (row.method != "none") label += " " + row.method;
+  if (!row.setting.empty()) label += ", " + row.setting;
+  return cat(label, " (", source, ", ", row.dataset, ")");
 }
 
 }  // namespace

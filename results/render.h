@@ -21,7 +21,7 @@ std::string render_terminal(const RenderedTable& table, const TerminalOptions& o
 /// A pipe table (GitHub flavour); database and SQL in an HTML comment.
 std::string render_markdown(const RenderedTable& table);
 
-/// A `table` environment with booktabs rules; needs only \usepackage{booktabs}.
+/// A `table` environment with booktabs rules, no wider than the text; needs booktabs and graphicx.
 std::string render_latex(const RenderedTable& table);
 
 /// One row a number behind a cell, in full precision, after a comment line ("#"):

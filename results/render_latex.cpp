@@ -48,17 +48,12 @@ const std::vector<std::pair<std::string_view, std::string_view>>& replacements()
   return table;
 }
 
-/// Straight quotes become opening and closing ones in turn.
+/// A straight quote opens at the beginning of a word and closes elsewhere, also within others.
 std::string latex_text(std::string_view text) {
   std::string quoted;
-  bool open = false;
-  for (const char c : text) {
-    if (c != '"') {
-      quoted += c;
-      continue;
-    }
-    open = !open;
-    quoted += open ? "``" : "''";
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool opens = i == 0 || text[i - 1] == ' ' || text[i - 1] == '(';
+    quoted += text[i] != '"' ? std::string(1, text[i]) : opens ? "``" : "''";
   }
   return replace_all(quoted, replacements());
 }
@@ -103,12 +98,14 @@ std::string body_of(const RenderedTable& table) {
 std::string render_latex(const RenderedTable& table) {
   std::vector<std::string> header;
   for (const RenderedColumn& column : table.columns) header.push_back(latex_text(column.header));
-  std::string out = cat("% ", table.comment, "\n% needs \\usepackage{booktabs}\n");
+  std::string out = cat("% ", table.comment, "\n% needs \\usepackage{booktabs,graphicx}\n");
   out += "\\begin{table}\n  \\centering\n  \\small\n  \\setlength{\\tabcolsep}{4pt}\n";
   const std::string title = table.title.empty() ? "" : latex_text(table.title) + ". ";
   out += cat("  \\caption{", title, latex_text(join(table.caption, " ")), "}\n");
+  // Made smaller where it is wider than the text, and only there.
+  out += "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n";
   out += cat("  \\begin{tabular}{", alignment_of(table), "}\n    \\toprule\n", row_text(header),
-             "    \\midrule\n", body_of(table), "    \\bottomrule\n  \\end{tabular}\n");
+             "    \\midrule\n", body_of(table), "    \\bottomrule\n  \\end{tabular}}\n");
   if (!table.notes.empty() || !table.findings.empty()) {
     out += "  \\par\\smallskip\n  \\begin{minipage}{\\linewidth}\\footnotesize\\raggedright\n";
     for (std::size_t i = 0; i < table.notes.size(); ++i) {

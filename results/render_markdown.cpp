@@ -7,8 +7,9 @@ namespace {
 
 std::string markdown_text(std::string_view text) {
   static const std::vector<std::pair<std::string_view, std::string_view>> replacements = {
-      {"\\", "\\\\"}, {"|", "\\|"}, {"*", "\\*"},  {"_", "\\_"},  {"`", "\\`"}, {"[", "\\["},
-      {"]", "\\]"},   {"#", "\\#"}, {"<", "&lt;"}, {">", "&gt;"}, {"~", "\\~"}, {"&", "&amp;"}};
+      {"\\", "\\\\"}, {"|", "\\|"}, {"*", "\\*"},  {"_", "\\_"},  {"`", "\\`"},
+      {"[", "\\["},   {"]", "\\]"}, {"#", "\\#"},  {"<", "&lt;"}, {">", "&gt;"},
+      {"~", "\\~"},   {"$", "\\$"}, {"&", "&amp;"}};
   return replace_all(text, replacements);
 }
 

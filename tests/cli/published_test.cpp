@@ -26,14 +26,14 @@ TEST_F(Published, StandBelowOursInEveryFormat) {
   write_all("[\"Doe 2024\"]");
   const CapturedRun swept = run({"sweep", "papers/s.toml"});
   ASSERT_EQ(swept.status.code, 0) << swept.errors;
-  EXPECT_TRUE(has(swept.output, "M, cut, d (Doe 2024)")) << swept.output;
+  EXPECT_TRUE(has(swept.output, "M cut (Doe 2024, d)")) << swept.output;
   EXPECT_TRUE(has(swept.output, "not ours: Doe 2024 (table 3)")) << swept.output;
   const auto table = [&](const std::string& format) {
     return run({"table", "papers/s.toml", "-f", format}).output;
   };
-  EXPECT_TRUE(has(table("markdown"), "| *M, cut, d (Doe 2024)* | *69.5* |"));
-  EXPECT_TRUE(has(table("latex"), "\\textit{M, cut, d (Doe 2024)} & \\textit{69.5} &"));
-  EXPECT_TRUE(has(table("csv"), ",\"M, cut, d (Doe 2024)\",paper,top1,%,value,69.5,"));
+  EXPECT_TRUE(has(table("markdown"), "| *M cut (Doe 2024, d)* | *69.5* |"));
+  EXPECT_TRUE(has(table("latex"), "\\textit{M cut (Doe 2024, d)} & \\textit{69.5} &"));
+  EXPECT_TRUE(has(table("csv"), ",\"M cut (Doe 2024, d)\",paper,top1,%,value,69.5,"));
   EXPECT_TRUE(has(run({"table", "papers/s.toml", "--color", "always"}).output, "\x1b[2;3m"));
 }
 

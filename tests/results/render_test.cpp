@@ -153,12 +153,13 @@ Cells: mean ± sd (n seeds). Δ against row 1 ("dense").
 TEST(RenderLatex, Golden) {
   EXPECT_EQ(render_latex(small_table()),
             R"(% database ab12; SQL: SELECT 1 -- x
-% needs \usepackage{booktabs}
+% needs \usepackage{booktabs,graphicx}
 \begin{table}
   \centering
   \small
   \setlength{\tabcolsep}{4pt}
   \caption{Tokens \& layers\_1. Cells: mean $\pm$ sd (n seeds). $\Delta$ against row 1 (``dense'').}
+  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%
   \begin{tabular}{rlrrlrr}
     \toprule
     \# & variant & top1 (\%) & $\Delta$ [95 \% CI] & p (Holm) & own t p & params\_m (M) \\
@@ -168,7 +169,7 @@ TEST(RenderLatex, Golden) {
     \midrule
      & \textit{DeiT-Ti} & \textit{72.2} &  &  &  &  \\
     \bottomrule
-  \end{tabular}
+  \end{tabular}}
   \par\smallskip
   \begin{minipage}{\linewidth}\footnotesize\raggedright
     \textsuperscript{1}~saw 1.20 times as many images\par
@@ -185,6 +186,21 @@ TEST(RenderLatex, EscapesItsOwnCharacters) {
   EXPECT_NE(render_latex(table).find("a\\_b \\{50 \\%\\} \\textasciitilde{}\\textasciicircum{}"
                                      "\\textbackslash{} $\\lambda$$<$1 $\\geq$ \\$\\#\\&"),
             std::string::npos);
+}
+
+TEST(RenderLatex, QuotesWithinQuotes) {
+  RenderedTable table = small_table();
+  table.findings = {"2 more seeds decide row 2 (\"the \"new\" one\")."};
+  EXPECT_NE(render_latex(table).find("(``the ``new'' one'')."), std::string::npos);
+}
+
+TEST(RenderMarkdown, EscapesItsOwnCharacters) {
+  RenderedTable table = small_table();
+  table.rows[1].cells[1].text = "a|b_c *d* `e` [f] #g <h> ~i & $j$ \\";
+  EXPECT_NE(render_markdown(table).find("a\\|b\\_c \\*d\\* \\`e\\` \\[f\\] \\#g &lt;h&gt; "
+                                        "\\~i &amp; \\$j\\$ \\\\<sup>"),
+            std::string::npos)
+      << render_markdown(table);
 }
 
 TEST(RenderCsv, Golden) {

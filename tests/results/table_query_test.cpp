@@ -82,6 +82,17 @@ TEST_F(TableQueryTest, WorkingLoadsOfDifferentBudgetsAreDifferentProtocols) {
   EXPECT_EQ(data.rows[0].cells[1].protocol, "train-v1, against structure 01234567");
 }
 
+TEST_F(TableQueryTest, TheBaselineIsAsFastAsItself) {
+  store.database().exec(
+      "DELETE FROM bench WHERE structure_hash = 'sa'; "
+      "UPDATE bench SET baseline_hash = 'sa' WHERE structure_hash = 'sb'; "
+      "INSERT INTO bench(structure_hash, protocol, images_per_s) VALUES ('sa', 'train-v1', 30)");
+  const TableData data = table({"train_speedup"});
+  EXPECT_EQ(data.rows[0].cells[0].values.at(0).value, 1);
+  EXPECT_EQ(data.rows[1].cells[0].values.at(0).value, 1.25);
+  EXPECT_EQ(data.rows[0].cells[0].protocol, data.rows[1].cells[0].protocol);
+}
+
 TEST_F(TableQueryTest, CellsHoldValuesPerSeedAndSayWhatIsMissing) {
   const TableData data = table({"top1", "params_m"});
   ASSERT_EQ(data.rows.size(), 2U);
@@ -172,7 +183,7 @@ TEST_F(TableQueryTest, PaperNumbersStandApart) {
                          {"ViT-T", "pruned", "", "imagenet", "n", {{"top1", 71}}}}};
   const TableData data = query_table(store, "s", spec, "", {doe});
   ASSERT_EQ(data.papers.size(), 1U);
-  EXPECT_EQ(data.papers[0].label, "ViT-T, pruned, imagenet (Doe 2024)");
+  EXPECT_EQ(data.papers[0].label, "ViT-T pruned (Doe 2024, imagenet)");
   EXPECT_EQ(data.papers[0].values[0], 71.0);
   EXPECT_FALSE(data.papers[0].values[1].has_value());
 }

@@ -13,6 +13,7 @@
 #include "methods/models/model.h"
 #include "runner/core/params.h"
 #include "runner/core/registry.h"
+#include "runner/core/schedule.h"
 
 namespace ablate {
 
@@ -57,12 +58,21 @@ class TrainContext {
   void apply_neutral(const std::vector<Edit>& edits);
 };
 
+/// A run as far as its spec tells, before anything of it exists.
+struct RunOutline {
+  RunLength length;
+  Model& base;  ///< without any edit; its parameters hold no values
+};
+
 /// One efficiency method: surgery, training hooks, optional state. It touches neither trainer,
 /// loader nor store.
 class Method {
  public:
   virtual ~Method() = default;
 
+  /// Throws SpecError for settings that the run could not carry out, as far as can be told before
+  /// its parents are trained.
+  virtual void check(const RunOutline&) const {}
   /// Surgery before optimizer and gradient reducer exist. Weights are loaded and equal on all
   /// ranks, edits inherited from a parent run and those of earlier phases are in place, and data
   /// can be visited (selections). Not called on resume: the recorded edits are replayed instead.

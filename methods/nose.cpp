@@ -18,6 +18,12 @@ class Nose final : public Method {
  public:
   explicit Nose(Params& params);
 
+  void check(const RunOutline& run) const override {
+    if (selection_.layers.empty()) removable_blocks(run.base.blocks(), selection_.remove);
+    check_layers(run.base);
+    if (!direct_ && run.length.total_steps > 0) check_ends(run.length);
+  }
+
   void apply(TrainContext& context) override {
     if (selection_.layers.empty()) selection_.layers = search(context, selection_);
     check_layers(context.surgeon().model());
@@ -26,13 +32,13 @@ class Nose final : public Method {
       set_gains(context.surgeon(), 0.0);
       remove(context);
     } else {
-      check_ends(context);
+      check_ends(length_of(context));
     }
   }
 
   void between_steps(TrainContext& context) override {
     if (removed_) return;
-    const double lambda = lambda_at(context, context.step());
+    const double lambda = lambda_at(length_of(context), context.step());
     if (lambda == lambda_) return;
     lambda_ = lambda;
     context.metric("nose/lambda", lambda);
@@ -60,22 +66,27 @@ class Nose final : public Method {
   }
 
  private:
+  static RunLength length_of(const TrainContext& context) {
+    return RunLength::of_epochs(context.steps_per_epoch(), context.epochs());
+  }
+
   /// Without dilution_epochs, lambda is 0 in the last quarter of the run, as it is for the last 101
   /// of the published 400 epochs.
-  double lambda_at(const TrainContext& context, std::int64_t step) const {
+  double lambda_at(const RunLength& run, std::int64_t step) const {
     FadeSettings settings = fade_;
     if (settings.epochs == 0) {
-      settings.epochs = std::max(1.0, std::floor(0.75 * static_cast<double>(context.epochs())));
+      const std::int64_t epochs = run.total_steps / run.steps_per_epoch;
+      settings.epochs = std::max(1.0, std::floor(0.75 * static_cast<double>(epochs)));
     }
-    return fade(settings, step, context.steps_per_epoch());
+    return fade(settings, step, run.steps_per_epoch);
   }
 
   /// A run that ended under way would remove branches that still count.
-  void check_ends(const TrainContext& context) const {
-    const double last = lambda_at(context, context.epochs() * context.steps_per_epoch() - 1);
+  void check_ends(const RunLength& run) const {
+    const double last = lambda_at(run, run.total_steps - 1);
     if (last == 0.0) return;
     throw SpecError(cat("methods.nose.dilution_epochs: lambda is still ", last,
-                        " in the last step of ", context.epochs(),
+                        " in the last step of ", run.total_steps / run.steps_per_epoch,
                         " epochs; dilute over fewer epochs, train longer, or set direct = true"));
   }
 

@@ -48,8 +48,8 @@ double measure_entropy(TrainContext& context, const Selection& selection) {
                                               : statistics.entropy(false, std::numbers::e);
 }
 
-/// Blocks that have attention and no reducer of their own that compares its keys. Throws SpecError
-/// when fewer than `remove` of them can go.
+}  // namespace
+
 std::vector<int> removable_blocks(const std::vector<Block*>& blocks, std::int64_t remove) {
   std::vector<int> candidates;
   std::int64_t needed = 0;
@@ -70,8 +70,6 @@ std::vector<int> removable_blocks(const std::vector<Block*>& blocks, std::int64_
                       needed == 0 ? std::string("one must stay")
                                   : cat(needed, " give their keys to token reducers")));
 }
-
-}  // namespace
 
 std::vector<std::int64_t> search(TrainContext& context, const Selection& selection) {
   const std::vector<Block*> blocks = context.surgeon().model().blocks();

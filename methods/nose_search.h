@@ -22,6 +22,10 @@ struct Selection {
   DecisionSplit split = DecisionSplit::Train;
 };
 
+/// Numbers of the blocks that have attention and no reducer of their own that compares its keys.
+/// Throws SpecError when fewer than `remove` of them can go.
+std::vector<int> removable_blocks(const std::vector<Block*>& blocks, std::int64_t remove);
+
 /// NOSE search (Lin et al., CVPR 2024): the greedy minimum of transfer entropy over blocks that
 /// still have attention; sorted. Leaves the model as it was and tells the run what was tried.
 /// Throws SpecError when fewer than `remove` of them can go.

@@ -97,6 +97,8 @@ class ToMe final : public Method {
  public:
   explicit ToMe(Params& params);
 
+  void check(const RunOutline& run) const override { check_schedule(run.base.blocks().size()); }
+
   void apply(TrainContext& context) override {
     Surgeon& surgeon = context.surgeon();
     const std::vector<Block*> blocks = surgeon.model().blocks();
@@ -148,15 +150,18 @@ class ToMe final : public Method {
         "methods.tome: nothing is merged anywhere: no block can, or the model has too few tokens");
   }
 
+  void check_schedule(std::size_t depth) const {
+    if (schedule_.size() <= depth) return;
+    throw SpecError(cat("methods.tome.schedule: ", schedule_.size(), " numbers for ", depth,
+                        " blocks; give at most one a block"));
+  }
+
   /// Tokens to merge by block number.
   std::vector<std::int64_t> block_schedule(std::size_t depth, std::size_t merging) const {
     const auto blocks = static_cast<std::int64_t>(depth);
     if (!schedule_.empty()) {
+      check_schedule(depth);
       std::vector<std::int64_t> schedule = schedule_;
-      if (schedule.size() > depth) {
-        throw SpecError(cat("methods.tome.schedule: ", schedule.size(), " numbers for ", depth,
-                            " blocks; give at most one a block"));
-      }
       schedule.resize(depth, 0);
       return schedule;
     }

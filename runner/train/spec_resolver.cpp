@@ -1,6 +1,8 @@
 #include "runner/train/spec_resolver.h"
 
 #include <algorithm>
+#include <memory>
+#include <utility>
 
 #include "datasets/dataset.h"
 #include "datasets/recipe.h"
@@ -10,65 +12,15 @@
 #include "runner/core/hash.h"
 #include "runner/core/schedule.h"
 #include "runner/train/distillation.h"
+#include "runner/train/finals.h"
 #include "runner/train/optimizer.h"
 #include "runner/train/spec_checks.h"
+#include "runner/train/spec_part.h"
 #include "runner/train/task.h"
 #include "runner/train/training_options.h"
 
 namespace ablate {
 namespace {
-
-/// A part of a run table as written: its name and a copy of its settings without the name.
-struct NamedPart {
-  std::string name;
-  Value settings;
-  std::string where;  // "file:line:column"
-};
-
-NamedPart named_part(const Value* raw, std::string_view key, std::string_view default_name) {
-  if (!raw) return {std::string(default_name), Value(), std::string(key)};
-  if (raw->is_string()) return {raw->as_string(), Value(), raw->origin().str()};
-  if (!raw->is_table()) {
-    throw SpecError(cat(raw->origin().str(), ": ", key, ": found ", raw->canonical(),
-                        ", accepted: a name, or a table { name = \"...\", ... }"));
-  }
-  const Value* name = raw->find("name");
-  if (!name && default_name.empty()) {
-    throw SpecError(
-        cat(raw->origin().str(), ": ", key, " needs a name: ", key, " = { name = \"...\", ... }"));
-  }
-  NamedPart part{name ? name->as_string() : std::string(default_name), *raw,
-                 (name ? name : raw)->origin().str()};
-  part.settings.as_table().erase("name");
-  return part;
-}
-
-/// "file:line:column" of a setting of the part; of the part itself where it is not written out.
-std::string place_of(const NamedPart& part, std::string_view key) {
-  const Value* found = part.settings.find(key);
-  return found ? found->origin().str() : part.where;
-}
-
-/// Lets `configure(params)` read the part's settings and returns them with every default written
-/// out.
-template <typename Configure>
-Component resolve_part(const NamedPart& part, std::string_view key, int semantics,
-                       Configure configure) {
-  Params params(part.settings, cat(key, " \"", part.name, "\""));
-  configure(params);
-  params.finish();
-  return {part.name, semantics, params.resolved()};
-}
-
-/// Puts the place in front of what `check` has to say.
-template <typename Check>
-void check_at(const std::string& where, Check check) {
-  try {
-    check();
-  } catch (const SpecError& error) {
-    throw SpecError(cat(where, ": ", error.what()));
-  }
-}
 
 class Resolver {
  public:
@@ -84,7 +36,7 @@ class Resolver {
     resolve_dataset();
     check_size(options);
     resolve_model(options);
-    resolve_methods();
+    resolve_methods(options);
     resolve_augmentation(options);
     resolve_task();
     resolve_optimizer(options);
@@ -128,7 +80,7 @@ class Resolver {
                           part.name, "=DIR"));
     }
     DatasetSplits splits = open(info.needs_root ? root->second : std::filesystem::path());
-    check_at(place_of(part, "holdout"),
+    check_at(part.place_of("holdout"),
              [&] { splits = carve_holdout(std::move(splits), holdout_); });
     result_.train_size = splits.train->size();
     result_.test_size = splits.test->size();
@@ -159,14 +111,17 @@ class Resolver {
              [&] { groups_are_local(ranks_, options.bn_group, options.global_batch, 0); });
   }
 
-  void resolve_methods() {
+  void resolve_methods(const TrainingOptions& options) {
+    std::vector<std::pair<std::string, std::unique_ptr<Method>>> made;  // by place
     if (const Value* list = run_.raw("methods", "efficiency methods, in any order")) {
       for (const Value& element : list->as_array()) {
         const NamedPart part = named_part(&element, "methods", "");
         const auto& info = Registry<MethodInfo>::get(part.name, part.where);
-        result_.spec.methods.push_back(resolve_part(part, "methods", info.semantics,
-                                                    [&](Params& params) { info.make(params); }));
-        check_decision_data(place_of(part, "decide_on"), result_.spec.methods.back(), holdout_);
+        made.emplace_back(part.where, nullptr);
+        result_.spec.methods.push_back(
+            resolve_part(part, "methods", info.semantics,
+                         [&](Params& params) { made.back().second = info.make(params); }));
+        check_decision_data(part.place_of("decide_on"), result_.spec.methods.back(), holdout_);
       }
     }
     sort_methods(result_.spec.methods);
@@ -177,6 +132,11 @@ class Resolver {
     std::vector<Component> all = result_.spec.inherited_methods;
     std::ranges::copy(result_.spec.methods, std::back_inserter(all));
     check_methods(*model_, all, run_.where("methods"));
+    if (made.empty()) return;
+    const auto base =
+        build_base_model({.model = result_.spec.model, .classes = result_.classes, .edits = {}});
+    const RunOutline outline{RunLength::of_epochs(result_.steps_per_epoch, options.epochs), *base};
+    for (const auto& [place, method] : made) check_at(place, [&] { method->check(outline); });
   }
 
   void resolve_augmentation(const TrainingOptions& options) {
@@ -193,7 +153,7 @@ class Resolver {
         resolve_part(part, "augmentation", kAugmentSemantics, [&](Params& params) {
           recipe = read_augmentation(part.name, params, static_cast<int>(model_size));
         });
-    check_image_size(place_of(part, "image_size"), recipe.image_size, model_size);
+    check_image_size(part.place_of("image_size"), recipe.image_size, model_size);
     if (recipe.mixing.enabled()) check_mix_groups(run_, options, ranks_);
   }
 

@@ -137,6 +137,18 @@ const Mistake kCombinations[] = {
     {"MethodTwice",
      {R"(methods=[{name="tome",r=1},{name="tome",r=2}])"},
      {"\"tome\" is applied twice"}},
+    {"RemovalOfEveryLayer",
+     {R"(methods=[{name="nose",remove=2}])"},
+     {"remove: 2 layers", "2 attention layers", "one must stay"}},
+    {"RemovalOfABlockThatIsNotThere",
+     {R"(methods=[{name="nose",layers=[2]}])"},
+     {"layers: block 2", "blocks are 0 to 1"}},
+    {"DilutionLongerThanTheRun",
+     {R"(methods=[{name="nose",remove=1,dilution_epochs=2}])"},
+     {"dilution_epochs: lambda is still 0.5", "2 epochs", "train longer"}},
+    {"ScheduleForMoreBlocks",
+     {R"(methods=[{name="tome",schedule=[1,1,1]}])"},
+     {"schedule: 3 numbers for 2 blocks"}},
     {"DecisionWithoutHoldout",
      {R"(methods=[{name="nose",remove=1,decide_on="holdout"}])"},
      {"\"nose\"", "held-out samples", "dataset.holdout = N"}},
@@ -246,6 +258,17 @@ TEST(ParentRuns, MustFit) {
       resolve_from({"distillation.alpha=0.9"}, {{"teacher", &network}, {"init", &merged}}));
   expect_words(message({"distillation.tau=2"}, {{"teacher", &network}}),
                {"distillation.tau", "unknown key"});
+}
+
+// Evaluation alone, and removal at once, need no epochs.
+TEST(RunTable, DilutionNeedsNoLongerRunThanItTakes) {
+  for (const char* methods : {R"(methods=[{name="nose",remove=1,dilution_epochs=1}])",
+                              R"(methods=[{name="nose",remove=1,dilution_epochs=9,direct=true}])",
+                              R"(methods=[{name="nose",remove=1}])"}) {
+    EXPECT_NO_THROW(resolve_table(kTinyVit, {methods})) << methods;
+  }
+  EXPECT_NO_THROW(resolve_table(
+      kTinyVit, {"epochs=0", R"(methods=[{name="nose",remove=1,dilution_epochs=9}])"}));
 }
 
 TEST(RunTable, TellsTheSizeOfARun) {

@@ -199,6 +199,10 @@ std::vector<std::string> sweeps_of(SQLite::Database& db, std::int64_t run) {
 
 }  // namespace
 
+std::string run_name(const RunLine& line) {
+  return cat(line.label.empty() ? line.dataset : line.label, " seed ", line.seed);
+}
+
 std::vector<RunLine> sweep_runs(ResultStore& store, const std::string& sweep) {
   return lines_of_sweep(store, sweep, "");
 }

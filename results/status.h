@@ -21,6 +21,9 @@ struct RunLine {
   std::optional<std::int64_t> start_us, end_us, last_step;  ///< of the last attempt
 };
 
+/// "LABEL seed N", or the data set where no sweep gives a label.
+std::string run_name(const RunLine& line);
+
 /// Runs of a sweep in table order, seed by seed. Throws SpecError for an unknown sweep.
 std::vector<RunLine> sweep_runs(ResultStore& store, const std::string& sweep);
 /// The same for all runs that still have something to do ("holes") of one sweep.

@@ -24,5 +24,7 @@ TableColumn find_column(SQLite::Database& database, const std::string& name);
 
 /// Names of columns that are not metrics.
 std::vector<std::string> bench_column_names();
+/// The same and what every run of ours declares: columns that are known before anything has run.
+std::vector<std::string> usual_column_names();
 
 }  // namespace ablate

@@ -149,9 +149,7 @@ std::vector<BenchJob> missing_bench_jobs(ResultStore& store, const std::string& 
     for (const auto& [kind, max_batch] : kinds) {
       if (is_measured(store, hash, kind, max_batch, launch)) continue;
       if (!seen.emplace(hash, kind).second) continue;
-      BenchJob job{
-          run.run_uid, cat(run.label, " seed ", run.seed), paths.final_structure(), {}, kind,
-          max_batch};
+      BenchJob job{run.run_uid, run_name(run), paths.final_structure(), {}, kind, max_batch};
       const RunLine* base = baseline_run(runs, label, run.seed);
       if (base != nullptr && structure_hash_of(store, base->run_uid) != hash) {
         job.against = RunPaths(workspace.out, base->run_uid).final_structure();

@@ -263,8 +263,8 @@ std::vector<Draft> expand(const SweepSpec& sweep) {
         Value spec = row_spec(sweep, plans, row, datasets[d]);
         spec["seed"] = Value(static_cast<std::int64_t>(seed));
         drafts.push_back({row.label + suffix, sweep.variants[row.variant].label, name, seed,
-                          first_row + row.position, std::move(spec),
-                          edges(sweep, rows, row, block)});
+                          first_row + row.position, std::move(spec), edges(sweep, rows, row, block),
+                          sweep.variants[row.variant].origin});
       }
     }
   }

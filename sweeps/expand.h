@@ -24,6 +24,7 @@ struct Draft {
   int row = 0;  ///< position of the label in the table
   Value spec;   ///< run table; own methods only: the parent's come with its edits
   std::vector<DraftParent> parents;
+  Origin origin;  ///< of the variant, for messages
 };
 
 /// Multiplies variants, axes, data sets and seeds. Pure: no file, clock or database is read.

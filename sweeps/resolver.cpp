@@ -122,7 +122,8 @@ void check_distinct(const std::vector<Draft>& drafts, const std::vector<Resolved
   for (std::size_t i = 0; i < runs.size(); ++i) {
     const auto [twin, fresh] = first.emplace(runs[i].id, i);
     if (fresh) continue;
-    throw SpecError(cat("\"", drafts[twin->second].label, "\" and \"", drafts[i].label,
+    throw SpecError(cat(drafts[i].origin.str(), ": \"", drafts[twin->second].label, "\" and \"",
+                        drafts[i].label,
                         "\" are the same run under two labels: every setting is equal; remove one "
                         "or let them differ"));
   }

@@ -46,6 +46,16 @@ void check_methods(const Value& run) {
   }
 }
 
+/// Any other key of a variant belongs to the run, so a slip in this one is looked for here.
+[[noreturn]] void missing_label(const Value& table) {
+  const std::vector<std::string> wanted = {"label"};
+  for (const auto& [key, value] : table.as_table()) {
+    if (nearest_name(key, wanted).empty()) continue;
+    fail_at(value.origin(), cat("variant.", key, ": unknown key", suggestion(key, wanted)));
+  }
+  fail_at(table.origin(), "variant.label: is required: the name of the row in the table");
+}
+
 Variant parse_variant(const Value& table) {
   Variant variant;
   variant.origin = table.origin();
@@ -67,9 +77,7 @@ Variant parse_variant(const Value& table) {
       variant.run[key] = value;
     }
   }
-  if (variant.label.empty()) {
-    fail_at(table.origin(), "variant.label: required: the name of the row in the table");
-  }
+  if (variant.label.empty()) missing_label(table);
   if (variant.label.find_first_of("[]\n") != std::string::npos) {
     fail_at(table.origin(), cat("variant.label \"", variant.label,
                                 "\": brackets are kept for the coordinates of axes"));

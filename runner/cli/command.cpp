@@ -107,6 +107,18 @@ Workspace GlobalOptions::workspace() const {
   return workspace;
 }
 
+void add_run_argument(CLI::App& app, std::string& run) {
+  app.add_option("run", run, "Beginning of the id, or \"LABEL seed N\"")
+      ->required()
+      ->type_name("RUN");
+}
+
+void add_runs_argument(CLI::App& app, std::vector<std::string>& runs, bool required) {
+  app.add_option("runs", runs, "Runs: beginning of the id, or \"LABEL seed N\"")
+      ->required(required)
+      ->type_name("RUN");
+}
+
 void build_parser(CLI::App& app, GlobalOptions& globals, std::function<int()>& action) {
   app.name("ablate");
   app.description("Runs efficiency ablations of vision models and prints tables of them.");

@@ -41,6 +41,10 @@ struct Command {
   std::function<int()> (*add)(CLI::App& app, const GlobalOptions& globals) = nullptr;
 };
 
+/// The argument RUN of a command, or RUN... where `runs` is a list.
+void add_run_argument(CLI::App& app, std::string& run);
+void add_runs_argument(CLI::App& app, std::vector<std::string>& runs, bool required);
+
 using CommandRegistration = Registry<Command>::Add;
 
 /// The parser of all commands, for `main` and for shell completion. `action` gets the chosen

@@ -64,8 +64,7 @@ int run(const Options& options, const GlobalOptions& globals) {
 
 std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
   auto options = std::make_shared<Options>();
-  app.add_option("runs", options->runs, "Runs: beginning of the id, or \"LABEL seed N\"")
-      ->type_name("RUN");
+  add_runs_argument(app, options->runs, /*required=*/false);
   app.add_flag("--failed", options->failed, "All failed runs");
   app.add_flag("--diverged", options->diverged, "All diverged runs");
   app.add_flag("--skipped", options->skipped, "All skipped runs");

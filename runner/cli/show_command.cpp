@@ -231,9 +231,7 @@ int run(const Options& options, const GlobalOptions& globals) {
 
 std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
   auto options = std::make_shared<Options>();
-  app.add_option("run", options->run, "Beginning of the id, or \"LABEL seed N\"")
-      ->required()
-      ->type_name("RUN");
+  add_run_argument(app, options->run);
   app.add_option("--log", options->log_lines, "Lines of the last attempt's log")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

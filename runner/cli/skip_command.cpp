@@ -24,9 +24,7 @@ int run(const std::vector<std::string>& texts, const GlobalOptions& globals) {
 
 std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
   auto runs = std::make_shared<std::vector<std::string>>();
-  app.add_option("runs", *runs, "Runs: beginning of the id, or \"LABEL seed N\"")
-      ->required()
-      ->type_name("RUN");
+  add_runs_argument(app, *runs, /*required=*/true);
   return [runs, &globals] { return run(*runs, globals); };
 }
 

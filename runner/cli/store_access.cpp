@@ -39,10 +39,6 @@ std::string find_run(ResultStore& store, const std::string& text) {
                       suggestion(text, names)));
 }
 
-std::string run_name(const RunLine& line) {
-  return cat(line.label.empty() ? line.dataset : line.label, " seed ", line.seed);
-}
-
 std::string short_id(const std::string& run_uid) { return run_uid.substr(0, 8); }
 
 std::string clock_text(std::optional<std::int64_t> microseconds) {

@@ -17,9 +17,6 @@ std::unique_ptr<ResultStore> open_store(const Workspace& workspace, ResultStore:
 /// SpecError with the nearest label.
 std::string find_run(ResultStore& store, const std::string& text);
 
-/// "LABEL seed N", or the data set where no sweep gives a label.
-std::string run_name(const RunLine& line);
-
 /// Eight digits name a run in practice; find_run() takes any number.
 std::string short_id(const std::string& run_uid);
 

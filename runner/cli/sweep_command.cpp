@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "results/table_columns.h"
 #include "results/table_spec.h"
 #include "runner/cli/command.h"
 #include "runner/cli/launch_runs.h"
@@ -14,6 +15,7 @@
 #include "runner/cli/store_access.h"
 #include "runner/core/error.h"
 #include "runner/core/files.h"
+#include "runner/core/process.h"
 #include "runner/core/stop.h"
 #include "sweeps/bench_jobs.h"
 
@@ -49,12 +51,28 @@ void check_baseline(const std::string& baseline, const SweepSpec& sweep,
                       suggestion(baseline, labels)));
 }
 
+/// A column may be any metric, so that only the runs can tell whether there is one. A likely slip
+/// is named before that.
+void warn_of_columns(const std::vector<std::string>& columns, ResultStore* store) {
+  const std::vector<std::string> usual = usual_column_names();
+  for (const std::string& column : columns) {
+    const std::string near = nearest_name(column.substr(0, column.find('@')), usual);
+    const bool known = near == column.substr(0, column.find('@')) ||
+                       (store != nullptr && find_column(store->database(), column).source !=
+                                                TableColumn::Source::Unknown);
+    if (known || near.empty()) continue;
+    std::cerr << "note: table.columns: nothing is called \"" << column << "\" yet (did you mean \""
+              << near << "\"?)\n";
+  }
+}
+
 /// A layout that cannot be printed is better known before a night of training than after it.
 /// Returns the published numbers it names.
 std::vector<Publication> check_layout(const SweepSpec& sweep, const std::vector<Draft>& drafts,
                                       ResultStore* store) {
   const TableSpec layout = parse_table_spec(sweep.table);
   check_baseline(layout.baseline, sweep, drafts);
+  warn_of_columns(layout.columns, store);
   if (layout.references.empty()) return {};
   return find_publications(layout.references, known_publications(sweep.file), store);
 }
@@ -135,6 +153,7 @@ int look_on(const SweepSpec& sweep, const Workspace& workspace, const GlobalOpti
 int run(const Options& options, const GlobalOptions& globals) {
   const SweepSpec sweep = parse(options);
   const Workspace workspace = globals.workspace();
+  divide_cpus(available_cpus(), sweep.launch.jobs);  // more jobs than cores is an error
   if (options.watch) return look_on(sweep, workspace, globals);
   if (options.dry_run) return dry_run(sweep, workspace, globals);
   return run_sweep(sweep, options, workspace, globals);

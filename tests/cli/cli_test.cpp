@@ -96,6 +96,22 @@ TEST_F(Cli, CommandsWithoutADatabaseSayWhatToDo) {
   }
 }
 
+TEST_F(Cli, SlipsAreFoundBeforeAnythingStarts) {
+  std::string text = kSweep;
+  text.replace(text.find("label = \"better\""), 16, "lable = \"better\"");
+  const CapturedRun label = run({"sweep", write("l.toml", text)});
+  EXPECT_EQ(label.status.code, 2);
+  EXPECT_TRUE(has(label.errors, "l.toml:9:1: variant.lable: unknown key (did you mean \"label\""))
+      << label.errors;
+  const CapturedRun column =
+      run({"sweep", write("s.toml", kSweep), "--dry-run", "table.columns=[\"imgs_per_s\"]"});
+  EXPECT_EQ(column.status.code, 0) << "a metric may be called anything";
+  EXPECT_TRUE(has(column.errors, "did you mean \"images_per_s\"")) << column.errors;
+  const CapturedRun jobs = run({"sweep", "s.toml", "--dry-run", "--jobs", "4000"});
+  EXPECT_EQ(jobs.status.code, 2);
+  EXPECT_TRUE(has(jobs.errors, "accepted: 1 to")) << jobs.errors;
+}
+
 TEST_F(Cli, DryRunPrintsThePlanAndLeavesNothing) {
   const CapturedRun plan = run({"sweep", write("s.toml", kSweep), "--dry-run", "--seeds", "3"});
   EXPECT_EQ(plan.status.code, 0) << plan.errors;

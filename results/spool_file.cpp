@@ -8,6 +8,7 @@
 
 #include "runner/core/error.h"
 #include "runner/core/files.h"
+#include "runner/core/machine_fault.h"
 
 namespace ablate {
 namespace {
@@ -22,10 +23,12 @@ SpoolFile::SpoolFile(const std::filesystem::path& path) : path_(path) {
       ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!file_.is_open()) {
     const int why = errno;
-    throw Error(cat(path.string(), ": cannot create the spool file: ", reason(why),
-                    why == EEXIST ? " (a spool belongs to one rank of one attempt; a new attempt "
-                                    "needs a new number)"
-                                  : "; a writable folder is needed"));
+    const std::string text = cat(path.string(), ": cannot create the spool file: ", reason(why),
+                                 why == EEXIST ? " (a spool belongs to one rank of one attempt; a "
+                                                 "new attempt needs a new number)"
+                                               : "; a writable folder is needed");
+    if (is_machine_fault(why)) throw TransientError(text);
+    throw Error(text);
   }
   fsync_directory(path.has_parent_path() ? path.parent_path() : ".");
 }

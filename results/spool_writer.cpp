@@ -88,7 +88,7 @@ class SpoolWriter::Impl {
 SpoolWriter::Impl::Impl(const std::filesystem::path& path, SpoolHeader header, SpoolOptions options)
     : header_(std::move(header)), options_(options), file_(path), ring_(options.ring_slots) {
   append(header_);
-  if (const std::string error = file_.write_pending(); !error.empty()) throw Error(error);
+  if (const std::string error = file_.write_pending(); !error.empty()) throw TransientError(error);
   points_.reserve(ring_.slots());
   thread_ = std::thread([this] { run(); });
 }
@@ -141,7 +141,7 @@ void SpoolWriter::Impl::wait_for_space() {
   wake();
   if (hopeless_) {
     const std::lock_guard lock(mutex_);
-    throw Error(cat(error_, "; no memory is left for more records"));
+    throw TransientError(cat(error_, "; no memory is left for more records"));
   }
   std::this_thread::sleep_for(std::chrono::microseconds(100));
 }
@@ -206,7 +206,7 @@ void SpoolWriter::Impl::flush() {
   const std::uint64_t ticket = ++flush_wanted_;
   wake_cv_.notify_one();
   done_cv_.wait(lock, [&] { return flush_done_ >= ticket; });
-  if (!error_.empty()) throw Error(error_);
+  if (!error_.empty()) throw TransientError(error_);
 }
 
 void SpoolWriter::Impl::stop() {
@@ -224,7 +224,7 @@ void SpoolWriter::Impl::close() {
   push(Record(Seal{}));
   stop();
   if (error_.empty()) return;
-  throw Error(std::exchange(error_, {}));
+  throw TransientError(std::exchange(error_, {}));
 }
 
 SpoolWriter::SpoolWriter(const std::filesystem::path& path, SpoolHeader header,

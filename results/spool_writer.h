@@ -24,8 +24,8 @@ struct SpoolOptions {
 /// close() and the destructor come last.
 ///
 /// Write errors (disk full, I/O) are kept and thrown by the next flush() or close(), with path and
-/// reason; until then the writer keeps everything in memory and tries again. It loses nothing as
-/// long as it lives.
+/// reason, as TransientError: the machine is at fault. Until then the writer keeps everything in
+/// memory and tries again. It loses nothing as long as it lives.
 class SpoolWriter {
  public:
   /// Creates `path` (and its folder) exclusively and writes the header. Throws Error when the file

@@ -14,6 +14,7 @@
 
 #include "runner/core/error.h"
 #include "runner/core/file_descriptor.h"
+#include "runner/core/machine_fault.h"
 
 namespace ablate {
 
@@ -47,7 +48,10 @@ fs::path nearest_existing(fs::path path) {
 }  // namespace
 
 void throw_file_error(const fs::path& path, std::string_view what, int error_number) {
-  throw Error(cat(path.string(), ": ", what, ": ", std::generic_category().message(error_number)));
+  const std::string text =
+      cat(path.string(), ": ", what, ": ", std::generic_category().message(error_number));
+  if (is_machine_fault(error_number)) throw TransientError(text);
+  throw Error(text);
 }
 
 void write_file_atomic(const fs::path& file, std::string_view bytes) {

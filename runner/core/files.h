@@ -33,7 +33,8 @@ FileSystemKind file_system_kind(const std::filesystem::path& path);
 /// Bytes an unprivileged process can still write where `path` is or would be.
 std::uint64_t free_bytes(const std::filesystem::path& path);
 
-/// Throws Error "PATH: WHAT: reason of `error_number`".
+/// Throws Error "PATH: WHAT: reason of `error_number`"; TransientError when the machine is at fault
+/// (disk full, I/O error): the same may succeed another time.
 [[noreturn]] void throw_file_error(const std::filesystem::path& path, std::string_view what,
                                    int error_number);
 

@@ -1,8 +1,10 @@
 #include "runner/train/outcome.h"
 
 #include <new>
+#include <system_error>
 
 #include "runner/core/error.h"
+#include "runner/core/machine_fault.h"
 #include "runner/torch/torch.h"
 
 namespace ablate {
@@ -28,6 +30,11 @@ Outcome outcome_of(const std::exception& error) {
              dynamic_cast<const c10::OutOfMemoryError*>(&error)) {
     outcome.state = OutcomeState::Transient;
     outcome.cause = "oom";
+    outcome.exit_code = static_cast<int>(ExitCode::Transient);
+  } else if (const auto* system = dynamic_cast<const std::system_error*>(&error);
+             system && is_machine_fault(system->code().value())) {
+    outcome.state = OutcomeState::Transient;
+    outcome.cause = "node";
     outcome.exit_code = static_cast<int>(ExitCode::Transient);
   }
   return outcome;

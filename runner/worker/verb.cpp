@@ -7,6 +7,7 @@
 
 #include "runner/core/build_info.h"
 #include "runner/core/error.h"
+#include "runner/train/outcome.h"
 
 namespace ablate {
 namespace {
@@ -42,12 +43,9 @@ int run_verb_line(int argc, const char* const* argv) {
   }
   try {
     return action();
-  } catch (const Error& error) {
-    std::cerr << "ablate-train: " << error.what() << "\n";
-    return static_cast<int>(error.exit_code());
   } catch (const std::exception& error) {
     std::cerr << "ablate-train: " << error.what() << "\n";
-    return static_cast<int>(ExitCode::Failed);
+    return outcome_of(error).exit_code;
   }
 }
 

@@ -94,6 +94,10 @@ class MpiSession {
 
   Communicator& world();
 
+  /// Whether the other ranks leave within a few seconds, too: for an error that all should have
+  /// met. Nothing can be communicated afterwards.
+  bool all_leave();
+
   /// Ends all ranks of the job at once, without unwinding.
   [[noreturn]] void abort(int exit_code);
 

@@ -275,6 +275,8 @@ MpiSession::~MpiSession() = default;
 
 Communicator& MpiSession::world() { return state_->world; }
 
+bool MpiSession::all_leave() { return state_->engine->stop() && state_->life.all_leave(); }
+
 void MpiSession::abort(int exit_code) {
   // From the caller's thread: the communication thread may be inside a call that never returns.
   MPI_Abort(MPI_COMM_WORLD, exit_code);

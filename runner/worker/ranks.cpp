@@ -7,27 +7,35 @@
 #include "runner/core/error.h"
 #include "runner/core/log.h"
 #include "runner/core/process.h"
+#include "runner/train/outcome.h"
 
 namespace ablate {
 namespace {
 
 using Body = std::function<int(Communicator& world)>;
 
-/// Errors that every rank meets alike end the ranks one by one; any other leaves peers waiting in a
-/// collective, so the whole job is ended.
+/// Errors that every rank should meet alike.
+bool is_common(int exit_code) {
+  return exit_code == static_cast<int>(ExitCode::BadSpec) ||
+         exit_code == static_cast<int>(ExitCode::Diverged);
+}
+
+/// Errors that every rank meets end the ranks one by one and are told once; any other, and one that
+/// the peers turn out not to share (a folder that is missing on one machine), leaves them waiting
+/// in a collective, so the whole job is ended.
 int run_under_mpi(const Body& body) {
   MpiSession session;
   Communicator& world = session.world();
-  configure_log(LogLevel::Info, cat("rank ", world.rank()));
+  const int rank = world.rank();
+  configure_log(LogLevel::Info, cat("rank ", rank));
   try {
     return body(world);
   } catch (const std::exception& error) {
-    log_error(error.what());
-    const auto* known = dynamic_cast<const Error*>(&error);
-    const ExitCode code = known ? known->exit_code() : ExitCode::Failed;
-    const bool alike = code == ExitCode::BadSpec || code == ExitCode::Diverged;
-    if (!alike) session.abort(static_cast<int>(code));
-    return static_cast<int>(code);
+    const int code = outcome_of(error).exit_code;
+    const bool shared = is_common(code) && session.all_leave();
+    if (!shared || rank == 0) log_error(error.what());
+    if (!shared) session.abort(code);
+    return code;
   }
 }
 

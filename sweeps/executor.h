@@ -29,8 +29,8 @@ class Job {
  public:
   virtual ~Job() = default;
 
-  /// How it ended, once it has. `code` is -1 when nobody can say (a predecessor's job): the spooled
-  /// outcome then decides alone.
+  /// How it ended, once it has. `code` is -1 when nobody can say (a predecessor's job, or a
+  /// launcher that was ended itself): the spooled outcome then decides alone.
   virtual std::optional<ExitStatus> poll() = 0;
   /// Ends it now, ranks included. A checkpoint is not waited for.
   virtual void kill() = 0;

@@ -11,6 +11,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// With less no attempt can tell in its spool how it ended.
+constexpr std::uint64_t kNoSpaceBytes = 64 << 10;
+
 void prepare_folder(const RunPaths& paths, const std::string& spec, const JobRequest& request) {
   make_directories(paths.attempt(request.attempt));
   if (!std::filesystem::exists(paths.spec())) write_file_atomic(paths.spec(), spec);
@@ -29,8 +32,9 @@ Outcome make_outcome(OutcomeState state, std::string cause, std::string detail) 
 }  // namespace
 
 Outcome outcome_of_exit(const ExitStatus& status) {
-  const std::string detail = status.code < 0 ? "ended without an outcome while nobody watched"
-                                             : "no outcome was recorded; " + status.str();
+  const std::string detail = status.code < 0
+                                 ? "ended without an outcome; its exit status tells nothing"
+                                 : "no outcome was recorded; " + status.str();
   const auto is = [&](ExitCode code) { return status.code == static_cast<int>(code); };
   Outcome outcome;
   if (is(ExitCode::Interrupted)) {
@@ -92,6 +96,8 @@ Outcome LiveAttempt::outcome() const {
     outcome =
         make_outcome(killed_for_ == "user" ? OutcomeState::Interrupted : OutcomeState::Transient,
                      killed_for_, "killed by ablate");
+  } else if (free_bytes(paths_.directory) < kNoSpaceBytes) {
+    outcome.detail += cat("; the disk that holds ", paths_.directory.string(), " is full");
   }
   outcome.last_step = progress_.step;
   return outcome;

@@ -25,17 +25,23 @@ json handle_of(const ProcessId& process) {
 
 class StartedJob : public Job {
  public:
-  explicit StartedJob(const ProcessOptions& options) : child_(options) {
+  StartedJob(const ProcessOptions& options, bool launched) : child_(options), launched_(launched) {
     // The child may have ended already; then no later process can be mistaken for it either.
     identity_ = process_id(child_.pid()).value_or(ProcessId{child_.pid(), 0});
   }
 
-  std::optional<ExitStatus> poll() override { return child_.poll(); }
+  std::optional<ExitStatus> poll() override {
+    const auto status = child_.poll();
+    // mpirun exits with 1 when a rank did, but also when it is ended by a signal itself.
+    const bool ambiguous = launched_ && status && status->code == 1;
+    return ambiguous ? ExitStatus{.code = -1} : status;
+  }
   void kill() override { child_.signal_group(SIGKILL); }
   json handle() const override { return handle_of(identity_); }
 
  private:
   ChildProcess child_;
+  bool launched_;  // by mpirun
   ProcessId identity_;
 };
 
@@ -60,7 +66,8 @@ class LocalExecutor : public Executor {
       : launch_(std::move(launch)), workspace_(std::move(workspace)) {}
 
   std::unique_ptr<Job> start(const JobRequest& request) override {
-    return std::make_unique<StartedJob>(local_command(request, launch_, workspace_));
+    return std::make_unique<StartedJob>(local_command(request, launch_, workspace_),
+                                        launch_.ranks > 1);
   }
 
   std::unique_ptr<Job> adopt(const json& handle) override {

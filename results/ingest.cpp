@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "results/missing_steps.h"
 #include "results/projection.h"
 #include "results/spool_reader.h"
 #include "runner/core/error.h"
@@ -45,7 +46,7 @@ struct Ingester::Progress {
 };
 
 Ingester::Ingester(ResultStore& store)
-    : store_(store), lease_(Lease::take(store.file().string() + ".ingest-lease")) {
+    : store_(store), lease_(Lease::take(ingest_lease(store.file()))) {
   with_database_errors(store_.file(), [&] {
     SQLite::Database& db = store_.database();
     SQLite::Transaction transaction(db, SQLite::TransactionBehavior::IMMEDIATE);
@@ -72,6 +73,11 @@ IngestReport Ingester::ingest(const std::vector<fs::path>& places) {
         throw;
       } catch (const SpecError& error) {
         report.problems.push_back(cat(path.string(), ": ", error.what()));
+      }
+    }
+    for (const std::string& run : report.runs) {
+      for (std::string& gap : missing_steps(store_.database(), run)) {
+        report.problems.push_back(std::move(gap));
       }
     }
     if (report.files > 0) {

@@ -67,6 +67,28 @@ TEST(IngestFaults, TruncatedAndChangedFilesAreReportedAndKeepWhatWasRead) {
   EXPECT_EQ(stored_points(db.store), 5);
 }
 
+// A later attempt goes on from a checkpoint, before which the numbers of the earlier one were made
+// durable: whoever has cut its spool since has taken numbers away.
+TEST(IngestFaults, StepsThatACutSpoolLacksAreReported) {
+  SpoolBytes whole("r");
+  whole.metric(0, "loss").points(0, 0, 3, 1).points(0, 3, 6, 1);
+  SpoolBytes cut("r");
+  cut.metric(0, "loss").points(0, 0, 3, 1);
+  SpoolBytes last("r", 2, 5);
+  last.metric(0, "loss").points(0, 5, 9, 1).outcome(OutcomeState::Done, 9);
+  for (const bool complete : {true, false}) {
+    const TempFolder spools;
+    (complete ? whole : cut).write(spools.path());
+    last.write(spools.path());
+    Database db;
+    const IngestReport report = Ingester(db.store).ingest({spools.path()});
+    ASSERT_EQ(report.problems.size(), complete ? 0U : 1U) << join(report.problems, "\n");
+    if (!complete)
+      EXPECT_NE(report.problems[0].find("no numbers of step 4"), std::string::npos)
+          << report.problems[0];
+  }
+}
+
 TEST(IngestFaults, OneBadFileDoesNotHoldUpTheOthers) {
   const TempFolder folder;
   std::ofstream(folder / "a.spool") << "this is no spool file, but long enough to be looked at";

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "methods/models/linear.h"
 #include "runner/torch/torch.h"
 
 namespace ablate {
@@ -16,7 +17,7 @@ namespace ablate {
 class Linear : public torch::nn::Module {
  public:
   Linear(std::int64_t in, std::int64_t out);
-  at::Tensor forward(const at::Tensor& x) const { return at::linear(x, weight, bias); }
+  at::Tensor forward(const at::Tensor& x) const { return linear(x, weight, bias); }
   /// Multiplies weight and bias: exact for powers of two.
   void scale(double factor);
 

@@ -40,7 +40,7 @@ class PatchEmbed final : public torch::nn::Module {
     const at::Tensor patches = images.reshape({batch, 3, grid, patch_, grid, patch_})
                                    .permute({0, 2, 4, 1, 3, 5})
                                    .reshape({batch, grid * grid, 3 * patch_ * patch_});
-    return at::linear(patches, proj_->weight.flatten(1), proj_->bias);
+    return linear(patches, proj_->weight.flatten(1), proj_->bias);
   }
 
  private:

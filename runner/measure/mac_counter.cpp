@@ -17,6 +17,11 @@ using Inputs = c10::ArrayRef<const c10::IValue>;
 
 at::Tensor tensor(const Inputs& inputs, std::size_t index) { return inputs[index].toTensor(); }
 
+/// (.., k) by the transpose of (m, k).
+std::int64_t linear_layer(const Inputs& inputs) {
+  return tensor(inputs, 0).numel() * tensor(inputs, 1).size(0);
+}
+
 /// (.., n, k) x (k, m), or batched (b, n, k) x (b, k, m): operands at `index` and the next.
 std::int64_t product(const Inputs& inputs, std::size_t index) {
   return tensor(inputs, index).numel() * tensor(inputs, index + 1).size(-1);
@@ -55,8 +60,8 @@ using Formula = std::int64_t (*)(const Inputs&);
 
 const std::map<std::string_view, Formula>& formulas() {
   static const std::map<std::string_view, Formula> table = {
-      {"aten::linear",
-       [](const Inputs& in) { return tensor(in, 0).numel() * tensor(in, 1).size(0); }},
+      {"aten::linear", linear_layer},
+      {"mkldnn::_linear_pointwise", linear_layer},
       {"aten::mm", [](const Inputs& in) { return product(in, 0); }},
       {"aten::bmm", [](const Inputs& in) { return product(in, 0); }},
       {"aten::addmm", [](const Inputs& in) { return product(in, 1); }},

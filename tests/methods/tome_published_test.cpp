@@ -31,7 +31,7 @@ std::int64_t merged_macs(std::int64_t dim, std::int64_t classes, const std::vect
   return macs;
 }
 
-struct Row {
+struct PublishedMerge {
   std::int64_t dim;
   std::vector<int> removed;
   const char* settings;
@@ -41,11 +41,11 @@ struct Row {
 
 constexpr std::int64_t kTiny = 192, kSmall = 384, kBase = 768;
 
-const std::vector<Row>& published() {
+const std::vector<PublishedMerge>& published() {
   static const Counts r13{184, 171, 158, 145, 132, 119, 106, 93, 80, 67, 54, 41};
   static const Counts r16{181, 165, 149, 133, 117, 101, 85, 69, 53, 37, 21, 11};
   static const Counts falling{165, 136, 110, 87, 67, 50, 36, 25, 17, 12, 10, 10};
-  static const std::vector<Row> rows{
+  static const std::vector<PublishedMerge> rows{
       // tome_and_recipes.md A12.
       {kTiny, {}, "r = 13", 0.731, r13},
       {kSmall, {}, "r = 13", 2.703, r13},
@@ -99,7 +99,7 @@ const std::vector<Row>& published() {
 
 TEST(PublishedMerging, LeavesTheTokenCountsAndCosts) {
   constexpr std::int64_t kDim = 8, kClasses = 10;
-  for (const Row& row : published()) {
+  for (const PublishedMerge& row : published()) {
     SCOPED_TRACE(cat(row.settings, " at width ", row.dim, ", ", row.removed.size(), " removed"));
     // The number of tokens does not follow the width, so a narrow model shows it.
     const auto model = test::make_model(

@@ -1,7 +1,7 @@
 #include "results/lease.h"
 
-#include <array>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <random>
 #include <system_error>
@@ -14,6 +14,7 @@
 #include "runner/core/error.h"
 #include "runner/core/file_descriptor.h"
 #include "runner/core/files.h"
+#include "runner/core/process.h"
 
 namespace ablate {
 namespace {
@@ -34,23 +35,17 @@ std::string read_line(const std::string& path) {
   return text.substr(0, text.find('\n'));
 }
 
-// Field 22 of /proc/PID/stat, counted behind the command's closing parenthesis; "" without process.
+// When a process began, in the kernel's ticks; "" when there is none.
 std::string start_of(const std::string& pid) {
-  std::string text;
-  try {
-    text = read_line("/proc/" + pid + "/stat");
-  } catch (const Error&) {
-    return {};  // ended in between
-  }
-  const auto fields = split(std::string_view(text).substr(text.rfind(')') + 1), ' ');
-  return fields.size() > 20 ? fields[20] : std::string();
+  pid_t number = 0;
+  std::from_chars(pid.data(), pid.data() + pid.size(), number);
+  const auto process = process_id(number);
+  return process ? cat(process->start_time) : "";
 }
 
 Holder myself() {
-  std::array<char, 256> host{};
-  ::gethostname(host.data(), host.size() - 1);
   const std::string pid = std::to_string(::getpid());
-  return {host.data(), read_line("/proc/sys/kernel/random/boot_id"), pid, start_of(pid)};
+  return {host_name(), read_line("/proc/sys/kernel/random/boot_id"), pid, start_of(pid)};
 }
 
 std::string content_of(const Holder& h) {

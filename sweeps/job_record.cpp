@@ -1,7 +1,6 @@
 #include "sweeps/job_record.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <fstream>
 #include <iterator>
@@ -47,12 +46,6 @@ std::optional<JobRecord> read_job_record(const RunPaths& paths) {
 void remove_job_record(const RunPaths& paths) {
   std::error_code ignored;
   std::filesystem::remove(record_file(paths), ignored);
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  ::gethostname(name.data(), name.size() - 1);
-  return name.data();
 }
 
 int end_leftovers(const RunPaths& paths) {

@@ -23,9 +23,6 @@ void write_job_record(const RunPaths& paths, const JobRecord& record);
 std::optional<JobRecord> read_job_record(const RunPaths& paths);
 void remove_job_record(const RunPaths& paths);
 
-/// This machine's name.
-std::string host_name();
-
 /// Ends every process of this machine that works on the run: those whose command line names its
 /// spec. Covers a job that was started just before its `ablate` was killed. Returns how many.
 int end_leftovers(const RunPaths& paths);

@@ -98,6 +98,9 @@ bool is_running(const ProcessId& process);
 /// `grace_s` seconds KILL. True when it has ended.
 bool end_process(const ProcessId& process, double grace_s);
 
+/// This machine's name.
+std::string host_name();
+
 /// The CPUs this process may run on (its affinity mask), ascending.
 std::vector<int> available_cpus();
 

@@ -1,3 +1,4 @@
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <fstream>
@@ -51,6 +52,11 @@ bool end_process(const ProcessId& process, double grace_s) {
 }
 
 void die_with_parent(int signal) { ABLATE_CHECK(::prctl(PR_SET_PDEATHSIG, signal) == 0); }
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
+}
 
 std::vector<int> available_cpus() {
   using Mask = std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)>;

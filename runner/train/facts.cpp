@@ -5,20 +5,15 @@
 #include <thread>
 
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 
 #include "distributed/communicator.h"
 #include "runner/core/build_info.h"
 #include "runner/core/files.h"
+#include "runner/core/process.h"
 #include "runner/torch/torch.h"
 
 namespace ablate {
 namespace {
-
-std::string host_name() {
-  char name[256] = {};
-  return gethostname(name, sizeof name - 1) == 0 ? name : "unknown";
-}
 
 std::string cpu_model() {
   std::ifstream info("/proc/cpuinfo");

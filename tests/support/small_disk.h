@@ -32,6 +32,13 @@ class SmallDisk {
 
   bool mounted() const { return mounted_; }
   const std::string& reason() const { return reason_; }
+  const std::filesystem::path& path() const { return folder_; }
+
+  /// Makes it read-only, or writable again. False when the kernel refuses.
+  bool set_read_only(bool read_only) const {
+    const unsigned long flags = read_only ? MS_REMOUNT | MS_RDONLY : MS_REMOUNT;
+    return ::mount("none", folder_.c_str(), "tmpfs", flags, nullptr) == 0;
+  }
 
  private:
   bool done(int status, const char* what) {

@@ -148,6 +148,12 @@ class TerminalRenderer {
     return result;
   }
 
+  /// Whether a row of a panel is nothing but its label.
+  static bool says_nothing(const std::vector<std::string>& cells) {
+    return std::all_of(cells.begin() + kKeyColumns, cells.end(),
+                       [](const std::string& cell) { return cell.empty(); });
+  }
+
   void add_panel(const std::vector<std::size_t>& panel) {
     std::vector<std::vector<std::string>> grid;
     for (const auto& row : grid_) {
@@ -165,6 +171,7 @@ class TerminalRenderer {
     bool papers = false;
     for (std::size_t row = 0; row < table_.rows.size(); ++row) {
       const RowKind kind = table_.rows[row].kind;
+      if (kind == RowKind::Paper && says_nothing(grid[row + 1])) continue;
       if (kind == RowKind::Paper && !papers) out_ += rule + "\n";
       papers = papers || kind == RowKind::Paper;
       const std::string& line = lines[row + 1];

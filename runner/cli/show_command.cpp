@@ -8,6 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "results/curve.h"
+#include "results/item_comparison.h"
+#include "results/number_format.h"
 #include "results/sparkline.h"
 #include "results/text_grid.h"
 #include "runner/cli/command.h"
@@ -22,7 +24,7 @@ using nlohmann::json;
 using Rows = std::vector<std::vector<std::string>>;
 
 struct Options {
-  std::string run;
+  std::string run, against;
   int log_lines = 10;
   bool all = false;
 };
@@ -119,10 +121,6 @@ void print_curves(const Printer& printer, ResultStore& store, const RunDetail& d
   printer.grid(rows);
 }
 
-std::string attempt_name(const AttemptInfo& attempt) {
-  return attempt.n > 0 ? cat(attempt.n) : "bench";
-}
-
 void print_attempts(const Printer& printer, const RunDetail& detail) {
   printer.title("attempts");
   Rows rows = {{"n", "outcome", "cause", "steps", "started", "took", "ranks", "threads", "host"}};
@@ -135,7 +133,8 @@ void print_attempts(const Printer& printer, const RunDetail& detail) {
       return value ? cat(*value) : std::string("?");
     };
     rows.push_back(
-        {attempt_name(attempt), attempt.outcome.empty() ? "running" : attempt.outcome,
+        {attempt.n > 0 ? cat(attempt.n) : "bench",
+         attempt.outcome.empty() ? "running" : attempt.outcome,
          attempt.detail.empty() ? attempt.cause : cat(attempt.cause, ": ", attempt.detail),
          cat(number(attempt.first_step), "-", number(attempt.last_step)),
          clock_text(attempt.start_us), took, number(attempt.world_size), number(attempt.threads),
@@ -150,7 +149,8 @@ void print_environment(const Printer& printer, const RunDetail& detail) {
   for (auto attempt = detail.attempts.rbegin(); attempt != detail.attempts.rend(); ++attempt) {
     if (attempt->environment.empty() || attempt->environment == known) continue;
     known = attempt->environment;
-    printer.title(cat("environment of attempt ", attempt_name(*attempt)));
+    printer.title(attempt->n > 0 ? cat("environment of attempt ", attempt->n)
+                                 : "environment of bench jobs");
     Rows rows;
     for (const auto& [name, value] : known) rows.push_back({name, value});
     printer.grid(rows);
@@ -210,6 +210,20 @@ void print_log(const Printer& printer, const Workspace& workspace, const RunDeta
   for (const std::string& line : lines) std::cout << "  " << line << "\n";
 }
 
+void print_comparison(const Printer& printer, ResultStore& store, const std::string& run,
+                      const std::string& other) {
+  printer.title(cat("item by item against ", run_name(describe_run(store, other).run)));
+  Rows rows = {{"", "items", "both right", "only this", "only the other", "both wrong",
+                "McNemar's exact p", "mid-p"}};
+  for (const ItemComparison& c : compare_items(store, run, other)) {
+    rows.push_back({c.kind, cat(c.items), cat(c.both_right), cat(c.mcnemar.b), cat(c.mcnemar.c),
+                    cat(c.both_wrong), format_p(c.mcnemar.p), format_p(c.mcnemar.mid_p)});
+  }
+  using enum Align;
+  printer.grid(rows, {Left, Right, Right, Right, Right, Right, Right, Right});
+  std::cout << "  of these two checkpoints alone; a table compares over seeds\n";
+}
+
 int run(const Options& options, const GlobalOptions& globals) {
   const Workspace workspace = globals.workspace();
   const auto store = open_store(workspace, ResultStore::Mode::ReadOnly);
@@ -219,6 +233,9 @@ int run(const Options& options, const GlobalOptions& globals) {
             << "\n  id " << detail.run.run_uid << ", " << detail.run.dataset << ", in "
             << RunPaths(workspace.out, detail.run.run_uid).directory.string() << "\n";
   print_finals(printer, detail);
+  if (!options.against.empty()) {
+    print_comparison(printer, *store, detail.run.run_uid, find_run(*store, options.against));
+  }
   print_curves(printer, *store, detail);
   print_lineage(printer, *store, detail);
   print_events(printer, detail, options.all);
@@ -232,6 +249,9 @@ int run(const Options& options, const GlobalOptions& globals) {
 std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
   auto options = std::make_shared<Options>();
   add_run_argument(app, options->run);
+  app.add_option("--against", options->against,
+                 "Another run: which test images only one of them has right (McNemar's test)")
+      ->type_name("RUN");
   app.add_option("--log", options->log_lines, "Lines of the last attempt's log")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -244,7 +264,8 @@ const CommandRegistration added{{
     .position = 4,
     .summary = "Everything about one run: spec, lineage, edits, curves, environment, log",
     .examples = "  ablate show 3f2a\n"
-                "  ablate show \"NOSE + ToMe seed 0\" --log 50\n",
+                "  ablate show \"NOSE + ToMe seed 0\" --log 50\n"
+                "  ablate show \"NOSE seed 0\" --against \"dense seed 0\"\n",
     .add = add,
 }};
 

@@ -26,7 +26,7 @@ std::string text_of(const Options& options, const Workspace& workspace) {
   const auto store = open_store(workspace, ResultStore::Mode::ReadOnly);
   const std::vector<SweepLine> sweeps = chosen_sweeps(*store, options.sweep);
   if (options.json) {
-    nlohmann::json list = nlohmann::json::array();
+    nlohmann::ordered_json list = nlohmann::ordered_json::array();
     for (const SweepLine& sweep : sweeps) list.push_back(status_json(*store, sweep, workspace));
     return list.dump(2) + "\n";
   }

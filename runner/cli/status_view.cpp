@@ -15,7 +15,7 @@
 namespace ablate {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;  // in the order in which people read it
 using namespace std::chrono_literals;
 
 constexpr auto kNewLinesEvery = 30s;

@@ -17,7 +17,8 @@ namespace ablate {
 /// their spools, for the database may lag behind.
 std::string status_text(ResultStore& store, const SweepLine& sweep, const Workspace& workspace);
 /// The same for programs.
-nlohmann::json status_json(ResultStore& store, const SweepLine& sweep, const Workspace& workspace);
+nlohmann::ordered_json status_json(ResultStore& store, const SweepLine& sweep,
+                                   const Workspace& workspace);
 
 /// "3 done, 2 planned".
 std::string counts_text(const SweepLine& sweep);

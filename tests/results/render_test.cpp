@@ -108,6 +108,14 @@ TEST(RenderTerminal, BreaksIntoPanels) {
       << out;
 }
 
+TEST(RenderTerminal, PublishedRowsStandOnlyWhereTheyHaveNumbers) {
+  const std::string out =
+      render_terminal(small_table(), {.width = 75, .colour = false, .ascii = false});
+  const std::size_t first = out.find("DeiT-Ti");
+  ASSERT_NE(first, std::string::npos) << out;
+  EXPECT_EQ(out.find("DeiT-Ti", first + 1), std::string::npos) << out;
+}
+
 TEST(RenderTerminal, DropsLesserPartsAndSaysSo) {
   const std::string out =
       render_terminal(small_table(), {.width = 66, .colour = false, .ascii = false});

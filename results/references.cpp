@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "results/sqlite.h"
+#include "runner/core/add_once.h"
 #include "runner/core/error.h"
 #include "runner/core/params.h"
 

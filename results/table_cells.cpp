@@ -5,6 +5,7 @@
 #include <set>
 
 #include "results/number_format.h"
+#include "runner/core/add_once.h"
 #include "runner/core/error.h"
 
 namespace ablate {

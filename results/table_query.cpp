@@ -6,6 +6,7 @@
 
 #include "results/sqlite.h"
 #include "results/table_columns.h"
+#include "runner/core/add_once.h"
 #include "runner/core/error.h"
 #include "runner/core/hash.h"
 

@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "runner/core/add_once.h"
 #include "runner/core/build_info.h"
 #include "runner/core/error.h"
 
@@ -66,13 +67,12 @@ std::string usage_problem(const CLI::App& app, const CLI::App* command,
     if (word.starts_with("-")) {
       std::vector<std::string> known = option_names(app);
       if (command != nullptr) {
-        for (std::string& name : option_names(*command)) known.push_back(std::move(name));
+        for (const std::string& name : option_names(*command)) add_once(known, name);
       }
       return cat("unknown option ", word, suggestion(word, known));
     }
-    if (command == nullptr) {
-      return cat("unknown command \"", word, "\"", suggestion(word, Registry<Command>::names()));
-    }
+    if (command != nullptr) return cat("unexpected argument \"", word, "\"");
+    return cat("unknown command \"", word, "\"", suggestion(word, Registry<Command>::names()));
   }
   return error.what();
 }

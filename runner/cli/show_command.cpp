@@ -228,14 +228,13 @@ int run(const Options& options, const GlobalOptions& globals) {
   const Workspace workspace = globals.workspace();
   const auto store = open_store(workspace, ResultStore::Mode::ReadOnly);
   const RunDetail detail = describe_run(*store, find_run(*store, options.run));
+  const std::string other = options.against.empty() ? "" : find_run(*store, options.against);
   const Printer printer(globals.style(1));
   std::cout << styled(globals.style(1), "1", run_name(detail.run)) << "  " << detail.run.state
             << "\n  id " << detail.run.run_uid << ", " << detail.run.dataset << ", in "
             << RunPaths(workspace.out, detail.run.run_uid).directory.string() << "\n";
   print_finals(printer, detail);
-  if (!options.against.empty()) {
-    print_comparison(printer, *store, detail.run.run_uid, find_run(*store, options.against));
-  }
+  if (!other.empty()) print_comparison(printer, *store, detail.run.run_uid, other);
   print_curves(printer, *store, detail);
   print_lineage(printer, *store, detail);
   print_events(printer, detail, options.all);
@@ -253,7 +252,7 @@ std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
                  "Another run: which test images only one of them has right (McNemar's test)")
       ->type_name("RUN");
   app.add_option("--log", options->log_lines, "Lines of the last attempt's log")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 1'000'000))
       ->capture_default_str();
   app.add_flag("--all", options->all, "Every setting and every event");
   return [options, &globals] { return run(*options, globals); };

@@ -170,9 +170,9 @@ std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
                "Start nothing: follow the sweep that another ablate runs, then print its table")
       ->excludes(dry_run);
   app.add_option("--seeds", options->seeds, "Number of seeds; only missing runs are started")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 10'000));
   app.add_option("--jobs", options->jobs, "Concurrent runs, each on its own cores")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 4096));
   auto* keep = app.add_flag("--keep-going", options->keep_going,
                             "Go on with other rows after a run has failed (the default)");
   app.add_flag("--no-bench", options->no_bench,

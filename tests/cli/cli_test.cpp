@@ -60,6 +60,7 @@ TEST_F(Cli, UsageErrorsEndWithTwo) {
   EXPECT_EQ(run({"sweep", "x.toml", "--keep-going", "--fail-fast"}).status.code, 2);
   EXPECT_EQ(run({"sweep", "--nope"}).status.code, 2);
   EXPECT_EQ(run({"table", "x", "--format", "html"}).status.code, 2);
+  EXPECT_TRUE(has(run({"sweep", "x.toml", "--seeds", "0"}).errors, "range 1 to 10000"));
 }
 
 TEST_F(Cli, SpecErrorsEndWithTwoAndNameThePlace) {

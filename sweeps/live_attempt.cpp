@@ -16,7 +16,10 @@ constexpr std::uint64_t kNoSpaceBytes = 64 << 10;
 
 void prepare_folder(const RunPaths& paths, const std::string& spec, const JobRequest& request) {
   make_directories(paths.attempt(request.attempt));
-  if (!std::filesystem::exists(paths.spec())) write_file_atomic(paths.spec(), spec);
+  // Anew when it is damaged.
+  if (!std::filesystem::exists(paths.spec()) || read_file(paths.spec()) != spec) {
+    write_file_atomic(paths.spec(), spec);
+  }
   std::filesystem::remove(paths.stop_file());
   write_file_atomic(paths.fence(), cat(request.fence));
 }

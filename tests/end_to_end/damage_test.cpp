@@ -188,6 +188,25 @@ TEST_F(Damage, AChangedByteInASpoolIsReported) {
   EXPECT_TRUE(got.begin()->second.weights == expected.begin()->second.weights);
 }
 
+// Without its outcome a run is not done, and its checkpoints are gone: it is trained again.
+TEST(DamagedSpool, ARunWhoseSpoolWasCutBeforeItWasReadIsTrainedAgain) {
+  ASSERT_EQ(finished_sweep().run.status.code, 0) << finished_sweep().run.errors;
+  const test::SweepCopy copy;
+  const Workbench& bench = copy.bench();
+  const auto expected = test::read_results(bench.out());
+  const std::string run = expected.begin()->first;
+  const fs::path spool = RunPaths(bench.out(), run).spool(1, 0);
+  fs::remove(bench.out() / "results.db");
+  fs::resize_file(spool, first_points(spool).second - 5);
+  const CapturedRun sweep = bench.ablate({"sweep", "tiny.toml"});
+  EXPECT_EQ(sweep.status.code, 0) << sweep.errors;
+  EXPECT_EQ(test::count_of(sweep.errors, "resumed  "), 1U) << sweep.errors;
+  EXPECT_EQ(test::count_of(sweep.errors, "started  "), 0U) << sweep.errors;
+  EXPECT_EQ(sweep.output, finished_sweep().run.output);
+  test::expect_equal_results(expected, test::read_results(bench.out()));
+  test::expect_sound_records(bench.out());
+}
+
 /// A database that is damaged in the middle, cut, or no database any more.
 class DamagedDatabase : public ::testing::TestWithParam<const char*> {
  protected:

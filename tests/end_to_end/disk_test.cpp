@@ -90,6 +90,7 @@ TEST_P(DiskFullAt, IsNoFaultOfTheRunAndTheSameCommandCompletesIt) {
   EXPECT_EQ(known, GetParam() > 0);
   EXPECT_EQ(query("SELECT count(*) FROM run WHERE state NOT IN ('ready', 'interrupted')"),
             known ? "0\n" : "");
+  EXPECT_EQ(query("SELECT DISTINCT outcome, exit_code FROM attempt"), known ? "transient,4\n" : "");
   make_room();
   const CapturedRun done = sweep();
   EXPECT_EQ(done.status.code, 0) << done.errors;
@@ -97,6 +98,16 @@ TEST_P(DiskFullAt, IsNoFaultOfTheRunAndTheSameCommandCompletesIt) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Bytes, DiskFullAt, ::testing::Values(0, 24 << 10, 120 << 10, 250 << 10));
+
+TEST_F(Disk, TheTrainingProgramItselfSaysThatItIsFull) {
+  const std::size_t begin = test::kTinySweep.find("dataset = ");
+  bench_.write("run.toml",
+               test::kTinySweep.substr(begin, test::kTinySweep.find("[[variant]]") - begin));
+  fill(24 << 10);
+  const CapturedRun run = bench_.train({"run.toml", "--out", out().string()});
+  EXPECT_EQ(run.status.code, 4) << run.errors;
+  EXPECT_EQ(test::count_of(run.errors, "No space left on device"), 1U) << run.errors;
+}
 
 /// Bytes left: too few for a log of writes, for the schema, and for a run's records.
 class DatabaseOnADiskFullAt : public Disk, public ::testing::WithParamInterface<std::uint64_t> {};

@@ -1,0 +1,97 @@
+#include <gtest/gtest.h>
+
+#include "runner/core/text.h"
+#include "tests/end_to_end/sweep_results.h"
+#include "tests/end_to_end/tiny_sweep.h"
+#include "tests/end_to_end/workbench.h"
+
+namespace ablate {
+namespace {
+
+namespace fs = std::filesystem;
+using test::contains;
+using test::finished_sweep;
+using test::kTinySweep;
+using test::Workbench;
+
+/// The tiny sweep with columns that have to be measured, by short measurements.
+std::string speed_sweep() {
+  std::string text = kTinySweep;
+  const std::string columns = "[\"top1\", \"params_m\", \"gmacs\"]", launch = "[launch]\n";
+  text.replace(text.find(columns), columns.size(),
+               "[\"top1\", \"images_per_s\", \"peak_mem_mib\", \"max_batch\"]");
+  return text.insert(text.find(launch) + launch.size(),
+                     "bench_seconds = 0.02\nbench_batch = 16\nbench_memory_mib = 64\n");
+}
+
+double bench_value(const Workbench& bench, const std::string& run, const std::string& column) {
+  return std::stod(bench.query(
+      "SELECT " + column +
+      " FROM bench JOIN run USING(structure_hash) JOIN sweep_variant USING(variant_id) WHERE "
+      "label || ' seed ' || seed = '" +
+      run + "' ORDER BY bench_id LIMIT 1"));
+}
+
+TEST(Commands, SpeedAndMemoryAreMeasuredOnceAStructureAndSurviveTheDatabase) {
+  ASSERT_EQ(finished_sweep().run.status.code, 0) << finished_sweep().run.errors;
+  const test::SweepCopy copy;
+  const Workbench& bench = copy.bench();
+  const CapturedRun first = bench.ablate({"sweep", bench.write("speed.toml", speed_sweep())});
+  ASSERT_EQ(first.status.code, 0) << first.errors;
+  EXPECT_FALSE(contains(first.errors, "started")) << "a column is no part of a run";
+  EXPECT_EQ(test::count_of(first.errors, "measure  "), 3U)
+      << "dense and its control are one structure: " << first.errors;
+  EXPECT_LT(bench_value(bench, "NOSE 1/2 seed 0", "peak_bytes"),
+            bench_value(bench, "dense seed 0", "peak_bytes"));
+  EXPECT_GT(bench_value(bench, "NOSE 1/2 seed 0", "max_batch"),
+            bench_value(bench, "dense seed 0", "max_batch"));
+  const CapturedRun second = bench.ablate({"sweep", "speed.toml"});
+  EXPECT_FALSE(contains(second.errors, "measure")) << second.errors;
+  EXPECT_EQ(second.output, first.output);
+  const std::string figures =
+      "SELECT structure_hash, protocol, images_per_s, peak_bytes, max_batch FROM bench ORDER BY 1, "
+      "3";
+  const std::string before = bench.query(figures);
+  fs::remove(bench.out() / "results.db");
+  EXPECT_EQ(bench.ablate({"ingest"}).status.code, 0);
+  EXPECT_EQ(bench.query(figures), before);
+  const CapturedRun rebuilt = bench.ablate({"sweep", "speed.toml"});
+  EXPECT_EQ(rebuilt.status.code, 0) << rebuilt.errors;
+  EXPECT_FALSE(contains(rebuilt.errors, "measure")) << rebuilt.errors;
+}
+
+TEST(Commands, ListAndDoctorSpeakForTheTrainingProgram) {
+  const test::TempFolder folder;
+  const Workbench bench(folder.path());
+  const CapturedRun methods = bench.ablate({"list", "methods"});
+  EXPECT_EQ(methods.status.code, 0) << methods.errors;
+  EXPECT_TRUE(contains(methods.output, "nose") && contains(methods.output, "tome"))
+      << methods.output;
+  const CapturedRun nose = bench.ablate({"list", "methods", "nose"});
+  for (const char* part : {"CVPR 2024", "remove", "dilution_epochs", "transfer_entropy"}) {
+    EXPECT_TRUE(contains(nose.output, part)) << part << " in\n" << nose.output;
+  }
+  const CapturedRun doctor = bench.ablate({"doctor"});
+  EXPECT_EQ(doctor.status.code, 0) << doctor.output;
+  EXPECT_TRUE(contains(doctor.output, "2.11.0")) << doctor.output;
+  EXPECT_TRUE(contains(doctor.output, "two ranks answer")) << doctor.output;
+}
+
+TEST(Commands, ARunFileIsTheSameRunAsTheRowOfASweep) {
+  ASSERT_EQ(finished_sweep().run.status.code, 0) << finished_sweep().run.errors;
+  const test::TempFolder folder;
+  const Workbench bench(folder.path());
+  const std::size_t begin = kTinySweep.find("dataset = "), end = kTinySweep.find("[[variant]]");
+  bench.write("dense.toml", kTinySweep.substr(begin, end - begin));
+  const CapturedRun run = bench.ablate({"run", "dense.toml", "seed=1"});
+  ASSERT_EQ(run.status.code, 0) << run.errors;
+  EXPECT_TRUE(contains(run.output, "top1")) << run.output;
+  const auto got = test::read_results(bench.out());
+  ASSERT_EQ(got.size(), 1U);
+  auto expected = test::read_results(finished_sweep().bench.out());
+  std::erase_if(expected, [&](const auto& entry) { return !got.contains(entry.first); });
+  test::expect_equal_results(expected, got);
+}
+
+}  // namespace
+}  // namespace ablate

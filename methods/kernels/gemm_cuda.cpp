@@ -1,0 +1,242 @@
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <source_location>
+#include <vector>
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include "methods/kernels/cuda_check.h"
+#include "methods/kernels/gemm.h"
+#include "runner/core/error.h"
+
+namespace ablate::kernels {
+namespace {
+
+void check(cublasStatus_t status, std::string_view what,
+           std::source_location where = std::source_location::current()) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  throw Error(cat("cublasLt: ", what, ": ", cublasLtGetStatusString(status), " (", where.file_name(),
+                  ":", where.line(), ")"));
+}
+
+constexpr int kCandidates = 16;
+constexpr int kTimedRepeats = 5;
+constexpr int kTimedRounds = 3;
+
+/// The only device memory the library needs; freed with the run.
+class DeviceBuffer {
+ public:
+  explicit DeviceBuffer(std::size_t bytes) : bytes_(bytes) {
+    if (bytes > 0) check_cuda(cudaMalloc(&data_, bytes));
+  }
+  ~DeviceBuffer() { cudaFree(data_); }
+  DeviceBuffer(const DeviceBuffer&) = delete;
+  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
+
+  void* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  void* data_ = nullptr;
+  std::size_t bytes_;
+};
+
+class Event {
+ public:
+  Event() { check_cuda(cudaEventCreate(&event_)); }
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  cudaEvent_t get() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+}  // namespace
+
+struct Gemm::Library {
+  Library(int on_device, std::size_t workspace_bytes)
+      : device(on_device), workspace(workspace_bytes) {
+    check(cublasLtCreate(&handle), "create");
+  }
+  ~Library() { cublasLtDestroy(handle); }
+  Library(const Library&) = delete;
+  Library& operator=(const Library&) = delete;
+
+  int device;
+  DeviceBuffer workspace;
+  cublasLtHandle_t handle = nullptr;
+};
+
+/// Row-major C = A B is column-major C^T = B^T A^T: the library's first operand is our B.
+struct Gemm::Plan {
+  Plan(const GemmShape& shape);
+  ~Plan();
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+
+  void set(cublasLtMatmulDescAttributes_t attribute, const void* value, std::size_t size) {
+    check(cublasLtMatmulDescSetAttribute(operation, attribute, value, size), "attribute");
+  }
+  cublasStatus_t enqueue(const Library& library, const cublasLtMatmulAlgo_t& algorithm,
+                         const bfloat16* a, const bfloat16* b, void* c, Stream stream) const;
+
+  cublasLtMatmulDesc_t operation = nullptr;
+  cublasLtMatrixLayout_t first = nullptr, second = nullptr, output = nullptr;
+  cublasLtMatmulAlgo_t algorithm{};
+  bool accumulate;
+};
+
+Gemm::Plan::Plan(const GemmShape& shape) : accumulate(shape.accumulate) {
+  check(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "descriptor");
+  const cublasOperation_t op_first = shape.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
+  const cublasOperation_t op_second = shape.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+  set(CUBLASLT_MATMUL_DESC_TRANSA, &op_first, sizeof op_first);
+  set(CUBLASLT_MATMUL_DESC_TRANSB, &op_second, sizeof op_second);
+  if (shape.bias) {
+    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+  }
+  const auto layout = [](cublasLtMatrixLayout_t& made, cudaDataType_t type, std::int64_t rows,
+                         std::int64_t columns) {
+    check(cublasLtMatrixLayoutCreate(&made, type, static_cast<std::uint64_t>(rows),
+                                     static_cast<std::uint64_t>(columns), rows),
+          "layout");
+  };
+  layout(first, CUDA_R_16BF, shape.transpose_b ? shape.k : shape.n,
+         shape.transpose_b ? shape.n : shape.k);
+  layout(second, CUDA_R_16BF, shape.transpose_a ? shape.m : shape.k,
+         shape.transpose_a ? shape.k : shape.m);
+  layout(output, shape.float_output ? CUDA_R_32F : CUDA_R_16BF, shape.n, shape.m);
+}
+
+Gemm::Plan::~Plan() {
+  cublasLtMatrixLayoutDestroy(output);
+  cublasLtMatrixLayoutDestroy(second);
+  cublasLtMatrixLayoutDestroy(first);
+  cublasLtMatmulDescDestroy(operation);
+}
+
+cublasStatus_t Gemm::Plan::enqueue(const Library& library, const cublasLtMatmulAlgo_t& chosen,
+                                   const bfloat16* a, const bfloat16* b, void* c,
+                                   Stream stream) const {
+  const float one = 1.0F;
+  const float beta = accumulate ? 1.0F : 0.0F;
+  return cublasLtMatmul(library.handle, operation, &one, b, first, a, second, &beta, c, output, c,
+                        output, &chosen, library.workspace.data(), library.workspace.bytes(),
+                        stream);
+}
+
+Gemm::Gemm(int device, std::size_t workspace_bytes)
+    : library_(std::make_unique<Library>(device, workspace_bytes)) {}
+
+Gemm::~Gemm() = default;
+
+void Gemm::set_choices(GemmChoices choices) {
+  choices_ = std::move(choices);
+  plans_.clear();
+}
+
+std::string Gemm::platform(int device) {
+  cudaDeviceProp properties{};
+  check_cuda(cudaGetDeviceProperties(&properties, device));
+  return cat(properties.name, ", cublasLt ", cublasLtGetVersion());
+}
+
+namespace {
+
+/// What the library offers for a product, its best guess first.
+std::vector<cublasLtMatmulAlgo_t> candidates(cublasLtHandle_t handle, const GemmShape& shape,
+                                             cublasLtMatmulDesc_t operation,
+                                             cublasLtMatrixLayout_t first,
+                                             cublasLtMatrixLayout_t second,
+                                             cublasLtMatrixLayout_t output,
+                                             std::size_t workspace_bytes) {
+  cublasLtMatmulPreference_t preference = nullptr;
+  check(cublasLtMatmulPreferenceCreate(&preference), "preference");
+  check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                             &workspace_bytes, sizeof workspace_bytes),
+        "preference");
+  std::vector<cublasLtMatmulHeuristicResult_t> found(kCandidates);
+  int count = 0;
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(handle, operation, first, second, output, output, preference,
+                                     kCandidates, found.data(), &count);
+  cublasLtMatmulPreferenceDestroy(preference);
+  check(status, cat("no algorithm for ", shape.str()));
+  std::vector<cublasLtMatmulAlgo_t> algorithms;
+  for (int i = 0; i < count; ++i) {
+    if (found[i].state == CUBLAS_STATUS_SUCCESS) algorithms.push_back(found[i].algo);
+  }
+  if (algorithms.empty()) throw Error(cat("cublasLt: no algorithm for ", shape.str()));
+  return algorithms;
+}
+
+/// The shortest of some rounds, in milliseconds for all repeats; infinite when `call` fails.
+template <typename Call>
+float shortest_time(const Call& call, Stream stream) {
+  const Event begin, end;
+  float shortest = std::numeric_limits<float>::infinity();
+  if (call() != CUBLAS_STATUS_SUCCESS) return shortest;
+  for (int round = 0; round < kTimedRounds; ++round) {
+    check_cuda(cudaEventRecord(begin.get(), stream));
+    for (int i = 0; i < kTimedRepeats; ++i) call();
+    check_cuda(cudaEventRecord(end.get(), stream));
+    check_cuda(cudaEventSynchronize(end.get()));
+    float milliseconds = 0;
+    check_cuda(cudaEventElapsedTime(&milliseconds, begin.get(), end.get()));
+    shortest = std::min(shortest, milliseconds);
+  }
+  return shortest;
+}
+
+}  // namespace
+
+void Gemm::choose(Plan& plan, const GemmShape& shape, const bfloat16* a, const bfloat16* b,
+                  Stream stream) const {
+  const auto algorithms = candidates(library_->handle, shape, plan.operation, plan.first,
+                                     plan.second, plan.output, library_->workspace.bytes());
+  plan.algorithm = algorithms.front();
+  if (!timing_ || algorithms.size() == 1) return;
+  const std::size_t element = shape.float_output ? sizeof(float) : sizeof(bfloat16);
+  const DeviceBuffer scratch(static_cast<std::size_t>(shape.m * shape.n) * element);
+  float best = std::numeric_limits<float>::infinity();
+  for (const cublasLtMatmulAlgo_t& algorithm : algorithms) {
+    const float time = shortest_time(
+        [&] { return plan.enqueue(*library_, algorithm, a, b, scratch.data(), stream); }, stream);
+    if (time < best) {
+      best = time;
+      plan.algorithm = algorithm;
+    }
+  }
+}
+
+Gemm::Plan& Gemm::plan(const GemmShape& shape, const bfloat16* a, const bfloat16* b,
+                       const bfloat16* bias, Stream stream) {
+  const auto known = plans_.find(shape);
+  if (known != plans_.end()) return *known->second;
+  auto plan = std::make_unique<Plan>(shape);
+  if (shape.bias) plan->set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
+
+  const auto recorded = choices_.find(shape.str());
+  if (recorded != choices_.end()) {
+    static_assert(sizeof plan->algorithm == sizeof recorded->second);
+    std::memcpy(&plan->algorithm, recorded->second.data(), sizeof plan->algorithm);
+  } else {
+    choose(*plan, shape, a, b, stream);
+    std::memcpy(choices_[shape.str()].data(), &plan->algorithm, sizeof plan->algorithm);
+  }
+  return *plans_.emplace(shape, std::move(plan)).first->second;
+}
+
+void Gemm::run(const GemmShape& shape, const bfloat16* a, const bfloat16* b, void* c,
+               const bfloat16* bias, Stream stream) {
+  Plan& made = plan(shape, a, b, bias, stream);
+  if (shape.bias) made.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
+  check(made.enqueue(*library_, made.algorithm, a, b, c, stream), shape.str());
+}
+
+}  // namespace ablate::kernels

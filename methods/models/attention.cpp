@@ -1,5 +1,6 @@
 #include "methods/models/attention.h"
 
+#include "methods/models/ops.h"
 #include "runner/core/error.h"
 
 namespace ablate {
@@ -13,23 +14,20 @@ Attention::Attention(std::int64_t dim, std::int64_t num_heads)
 
 at::Tensor Attention::forward(const at::Tensor& tokens, ForwardState& state) {
   const std::int64_t batch = tokens.size(0), length = tokens.size(1), dim = tokens.size(2);
-  // Unbound before the transpose: the backward of unbind then writes the gradient in the layout of
-  // qkv's output, without a second copy.
-  const auto parts =
-      qkv->forward(tokens).view({batch, length, 3, num_heads_, dim / num_heads_}).unbind(2);
-  const at::Tensor q = parts[0].transpose(1, 2);
-  const at::Tensor k = parts[1].transpose(1, 2);
-  const at::Tensor v = parts[2].transpose(1, 2);
-  if (state.want_keys) state.keys = k;
-
-  std::optional<at::Tensor> bias;
-  if (state.proportional_attention && state.token_sizes.defined()) {
-    const auto precise = at::promote_types(q.scalar_type(), at::kFloat);
-    bias = state.token_sizes.detach().to(precise).log().to(q.scalar_type());
-    bias = bias->view({batch, 1, 1, length}).expand({batch, 1, length, length});
+  const std::int64_t head_dim = dim / num_heads_;
+  const at::Tensor packed =
+      ops::linear(tokens, *qkv, state, ops::attention_bias_gradient(length, head_dim, state));
+  if (state.want_keys) {
+    state.keys = packed.view({batch, length, 3, num_heads_, head_dim}).select(2, 1);
+    state.keys = state.keys.transpose(1, 2);
   }
-  const at::Tensor mixed = at::scaled_dot_product_attention(q, k, v, bias);
-  return proj->forward(mixed.transpose(1, 2).reshape({batch, length, dim}));
+  at::Tensor key_bias;
+  if (state.proportional_attention && state.token_sizes.defined()) {
+    const auto precise = at::promote_types(tokens.scalar_type(), at::kFloat);
+    key_bias = state.token_sizes.detach().to(precise).log().view({batch, length});
+  }
+  const at::Tensor mixed = ops::attention(packed, num_heads_, key_bias, state);
+  return ops::linear(mixed, *proj, state, ops::BiasGradient::Consumer);
 }
 
 }  // namespace ablate

@@ -1,5 +1,8 @@
 #include "methods/models/block.h"
 
+#include <utility>
+
+#include "methods/models/ops.h"
 #include "runner/core/error.h"
 #include "runner/core/hash.h"
 #include "runner/core/random.h"
@@ -23,8 +26,22 @@ std::string_view slot_name(Slot slot) {
 }
 
 at::Tensor TokenStream::value() const {
-  if (!pending.defined()) return base;
-  return scale.defined() ? at::addcmul(base, pending, scale) : at::add(base, pending);
+  const at::Tensor identity = skip.defined() ? base * skip : base;
+  if (!pending.defined()) return identity;
+  return scale.defined() ? at::addcmul(identity, pending, scale) : at::add(identity, pending);
+}
+
+TokenStream TokenStream::amplified(double gain) const {
+  if (gain == 1.0) return *this;
+  const auto times = [&](const at::Tensor& factor) {
+    return factor.defined() ? factor * gain : common_gain(gain, base);
+  };
+  return {base, pending, pending.defined() ? times(scale) : at::Tensor(), times(skip),
+          pending_bias};
+}
+
+at::Tensor common_gain(double factor, const at::Tensor& like) {
+  return factor == 1.0 ? at::Tensor() : at::full({1, 1, 1}, factor, like.options());
 }
 
 void ForwardState::tap(const std::string& name, const at::Tensor& tensor) {
@@ -37,7 +54,9 @@ Mlp::Mlp(std::int64_t dim, std::int64_t hidden_dim)
     : fc1(register_module("fc1", std::make_shared<Linear>(dim, hidden_dim))),
       fc2(register_module("fc2", std::make_shared<Linear>(hidden_dim, dim))) {}
 
-at::Tensor Mlp::forward(const at::Tensor& x) { return fc2->forward(at::gelu(fc1->forward(x))); }
+at::Tensor Mlp::forward(const at::Tensor& x, ForwardState& state) {
+  return ops::linear(ops::linear_gelu(x, *fc1, state), *fc2, state, ops::BiasGradient::Consumer);
+}
 
 Block::Block(const BlockOptions& options, std::string name, std::shared_ptr<TokenMixer> mixer)
     : name_(std::move(name)), drop_path_(options.drop_path) {
@@ -50,40 +69,46 @@ Block::Block(const BlockOptions& options, std::string name, std::shared_ptr<Toke
 }
 
 TokenStream Block::forward(TokenStream stream, ForwardState& state) {
-  TokenStream mixed = mix(stream.value(), state);
-  at::Tensor x = mixed.value();
+  stream = mix(std::move(stream), state);
   if (reducer_ && (state.keys.defined() || reducer_->key_need() != KeyNeed::OwnBlock)) {
     state.following_norm = norm2_.get();
-    x = reducer_->forward(x, state);
+    stream = {reducer_->forward(ops::join(stream, state), state)};
   }
   state.keys.reset();
-  const at::Tensor branch = mlp_->forward(norm2_->forward(x));
-  state.tap(name_ + ".mlp", branch);
-  return {x, branch, branch_scale(x, ".mlp", 1.0, state)};
+  const auto [x, normed] = ops::join_and_norm(stream, *norm2_, state);
+  return pend(x, mlp_->forward(normed, state), ".mlp", {}, state);
 }
 
-TokenStream Block::mix(const at::Tensor& x, ForwardState& state) {
-  const ResidualGains gains = attention_gains_;
-  const at::Tensor base = gains.skip == 1.0 ? x : x * gains.skip;
-  if (!mixer_ || gains.branch == 0.0) return {base, {}, {}};
+TokenStream Block::mix(TokenStream stream, ForwardState& state) {
+  if (!mixer_ || attention_gains_.branch == 0.0) return stream.amplified(attention_gains_.skip);
+  const auto [x, normed] = ops::join_and_norm(stream, *norm1_, state);
   // Not from a mixer that will go: what later blocks merge must not change when it does.
   const bool carry = state.carry_keys && keeps_keys();
   state.want_keys = carry || (reducer_ && reducer_->key_need() == KeyNeed::OwnBlock);
-  const at::Tensor branch = mixer_->forward(norm1_->forward(x), state);
+  const at::Tensor branch = mixer_->forward(normed, state);
   state.want_keys = false;
   if (carry) state.carried_keys = state.keys.detach().mean(1);
-  state.tap(name_ + ".attn", branch);
-  return {base, branch, branch_scale(x, ".attn", gains.branch, state)};
+  return pend(x, branch, ".attn", attention_gains_, state);
 }
 
-at::Tensor Block::branch_scale(const at::Tensor& like, std::string_view branch, double gain,
-                               const ForwardState& state) const {
-  if (!is_training() || drop_path_ == 0.0) {
-    return gain == 1.0 ? at::Tensor() : at::full({1, 1, 1}, gain, like.options());
+TokenStream Block::pend(const at::Tensor& x, const at::Tensor& branch, std::string_view join,
+                        ResidualGains gains, ForwardState& state) const {
+  const std::string name = cat(name_, join);
+  state.tap(name, branch);
+  const at::Tensor bias = std::exchange(state.deferred_bias, {});
+  const auto ahead = state.join_numbers.find(name);
+  if (ahead != state.join_numbers.end()) {
+    return {x, branch, ahead->second.scale, ahead->second.skip, bias};
   }
+  return {x, branch, branch_scale(x, name, gains.branch, state), common_gain(gains.skip, x), bias};
+}
+
+at::Tensor Block::branch_scale(const at::Tensor& like, std::string_view join, double gain,
+                               const ForwardState& state) const {
+  if (!is_training() || drop_path_ == 0.0) return common_gain(gain, like);
   // Word p % 4 of the stream's block p / 4 belongs to the sample at position p of the global batch:
   // what RandomStream(seed, DropPath, name, step) would hand out as its p-th number.
-  const std::uint64_t module = hash64(cat(name_, branch));
+  const std::uint64_t module = hash64(join);
   const auto key = philox_key(state.seed, Purpose::DropPath);
   const auto low = static_cast<std::uint32_t>(module);
   const auto high = static_cast<std::uint32_t>(module >> 32);

@@ -19,7 +19,7 @@ struct ResidualGains {
 class Mlp : public torch::nn::Module {
  public:
   Mlp(std::int64_t dim, std::int64_t hidden_dim);
-  at::Tensor forward(const at::Tensor& x);
+  at::Tensor forward(const at::Tensor& x, ForwardState& state);
 
   std::shared_ptr<Linear> fc1, fc2;
 };
@@ -72,14 +72,18 @@ class Block : public torch::nn::Module {
   void set_reducer(std::shared_ptr<TokenReducer> reducer);
 
   const std::string& block_name() const { return name_; }
+  /// Probability that a sample drops a branch in training.
+  double drop_path() const { return drop_path_; }
 
   LayerNorm* norm1() const { return norm1_.get(); }  ///< null after removal
   LayerNorm& norm2() const { return *norm2_; }
   Mlp& mlp() const { return *mlp_; }
 
  private:
-  TokenStream mix(const at::Tensor& x, ForwardState& state);
-  at::Tensor branch_scale(const at::Tensor& like, std::string_view branch, double gain,
+  TokenStream mix(TokenStream stream, ForwardState& state);
+  TokenStream pend(const at::Tensor& x, const at::Tensor& branch, std::string_view join,
+                   ResidualGains gains, ForwardState& state) const;
+  at::Tensor branch_scale(const at::Tensor& like, std::string_view join, double gain,
                           const ForwardState& state) const;
 
   std::string name_;

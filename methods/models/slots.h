@@ -13,6 +13,7 @@
 namespace ablate {
 
 class Communicator;
+class FusedContext;
 class LayerNorm;
 class Params;
 
@@ -24,15 +25,29 @@ std::string_view slot_name(Slot slot);
 /// The residual stream and the branch output not yet added to it, so that the add, drop-path and
 /// the LayerNorm that follows can be one kernel:
 ///
-///   value() = base + scale * pending
+///   value() = skip * base + scale * pending
 ///
 /// base, pending: (B, N, C). `scale` is per sample, (B, 1, 1), or common, (1, 1, 1): drop-path's 0
-/// or 1/keep times the branch gain; undefined means 1. `pending` may be undefined: nothing is
-/// pending.
+/// or 1/keep times the branch gain; `skip` is (1, 1, 1). Undefined gains are 1. `pending` may be
+/// undefined: nothing is pending.
 struct TokenStream {
-  at::Tensor base, pending, scale;
+  at::Tensor base{}, pending{}, scale{}, skip{};
+  /// Bias of the Linear that made `pending`, when the join has to add up its gradient
+  /// (ops::BiasGradient::Consumer); undefined otherwise.
+  at::Tensor pending_bias{};
 
   at::Tensor value() const;
+  /// The stream whose value is `gain` times this one's.
+  TokenStream amplified(double gain) const;
+};
+
+/// A common factor as a TokenStream takes it, in the type and on the device of `like`; undefined
+/// for 1.
+at::Tensor common_gain(double factor, const at::Tensor& like);
+
+/// Factors of one residual join, as in TokenStream.
+struct JoinNumbers {
+  at::Tensor scale{}, skip{};
 };
 
 /// What lives for one forward pass: where stochastic layers take their numbers from, and what slots
@@ -65,6 +80,15 @@ struct ForwardState {
   at::Tensor carried_keys;
   /// The norm that follows the reducer that is running, in the same block.
   const LayerNorm* following_norm = nullptr;
+
+  /// Factors of joins ("blocks.3.mlp") that were computed ahead of the pass, where they change from
+  /// step to step without the host (captured graphs). Other joins compute their own.
+  std::map<std::string, JoinNumbers> join_numbers;
+
+  /// Set: operations take their fused form (ops.h).
+  FusedContext* fused = nullptr;
+  /// The bias whose gradient the consumer of the last Linear has to add up.
+  at::Tensor deferred_bias;
 
   /// Intermediate tensors to keep, by module name ("blocks.3"); filled for the names present.
   std::map<std::string, at::Tensor> taps;

@@ -7,6 +7,7 @@
 #include "methods/models/block.h"
 #include "methods/models/layers.h"
 #include "methods/models/model.h"
+#include "methods/models/ops.h"
 #include "runner/core/error.h"
 #include "runner/core/params.h"
 
@@ -26,26 +27,13 @@ struct Options {
 
 constexpr double kNormEps = 1e-6;
 
-/// Cuts the image into patches and projects each; child proj holds a convolution's weight.
+/// Projects each patch of an image; child proj holds a convolution's weight.
 class PatchEmbed final : public torch::nn::Module {
  public:
   PatchEmbed(std::int64_t patch, std::int64_t dim)
-      : patch_(patch),
-        proj_(register_module("proj", std::make_shared<Conv2d>(3, dim, patch, patch, 0, true))) {}
+      : proj(register_module("proj", std::make_shared<Conv2d>(3, dim, patch, patch, 0, true))) {}
 
-  /// (B, 3, S, S) -> (B, P, C). A convolution whose stride is its kernel is one matrix product over
-  /// unfolded patches, which yields tokens in their final layout.
-  at::Tensor forward(const at::Tensor& images) const {
-    const std::int64_t batch = images.size(0), grid = images.size(2) / patch_;
-    const at::Tensor patches = images.reshape({batch, 3, grid, patch_, grid, patch_})
-                                   .permute({0, 2, 4, 1, 3, 5})
-                                   .reshape({batch, grid * grid, 3 * patch_ * patch_});
-    return linear(patches, proj_->weight.flatten(1), proj_->bias);
-  }
-
- private:
-  std::int64_t patch_;
-  std::shared_ptr<Conv2d> proj_;
+  std::shared_ptr<Conv2d> proj;
 };
 
 class VisionTransformer final : public Model {
@@ -65,7 +53,7 @@ class VisionTransformer final : public Model {
 
  private:
   std::int64_t prefix_tokens() const { return dist_token_.defined() ? 2 : 1; }
-  at::Tensor embed(const at::Tensor& images) const;
+  at::Tensor embed(const at::Tensor& images, ForwardState& state) const;
   /// Class and distillation token after the last norm: (B, prefix_tokens(), C).
   at::Tensor final_tokens(const at::Tensor& images, ForwardState& state);
 
@@ -105,14 +93,15 @@ VisionTransformer::VisionTransformer(const Options& o, std::int64_t classes)
   }
 }
 
-at::Tensor VisionTransformer::embed(const at::Tensor& images) const {
+at::Tensor VisionTransformer::embed(const at::Tensor& images, ForwardState& state) const {
   ABLATE_CHECK(images.dim() == 4 && images.size(2) == image_size_ && images.size(3) == image_size_,
                "images of ", images.sizes(), " for a model of side ", image_size_);
-  const std::int64_t batch = images.size(0);
-  std::vector<at::Tensor> parts{cls_token_.expand({batch, -1, -1})};
-  if (dist_token_.defined()) parts.push_back(dist_token_.expand({batch, -1, -1}));
-  parts.push_back(patch_embed_->forward(images));
-  return at::cat(parts, 1).add_(pos_embed_);
+  ops::Embedding embedding{.weight = patch_embed_->proj->weight,
+                           .bias = patch_embed_->proj->bias,
+                           .prefix = {cls_token_},
+                           .position = pos_embed_};
+  if (dist_token_.defined()) embedding.prefix.push_back(dist_token_);
+  return ops::embed_patches(images, embedding, state);
 }
 
 at::Tensor VisionTransformer::final_tokens(const at::Tensor& images, ForwardState& state) {
@@ -120,26 +109,26 @@ at::Tensor VisionTransformer::final_tokens(const at::Tensor& images, ForwardStat
   for (const auto& block : blocks_) {
     if (block->reducer()) block->reducer()->begin(state);
   }
-  TokenStream stream{embed(images), {}, {}};
+  TokenStream stream{embed(images, state)};
   state.tap("patch_embed", stream.base);
   for (const auto& block : blocks_) {
     stream = block->forward(std::move(stream), state);
     if (state.taps.contains(block->block_name())) {
-      stream = {stream.value(), {}, {}};
+      stream = {ops::join(stream, state)};
       state.tap(block->block_name(), stream.base);
     }
   }
   // Only these tokens reach a head, so only they are normalised.
-  const at::Tensor tokens = norm_->forward(stream.value().narrow(1, 0, prefix_tokens()));
+  const at::Tensor tokens = ops::join_and_norm_first(stream, prefix_tokens(), *norm_, state);
   state.tap("norm", tokens);
   return tokens;
 }
 
 at::Tensor VisionTransformer::forward(const at::Tensor& images, ForwardState& state) {
   const at::Tensor tokens = final_tokens(images, state);
-  const at::Tensor logits = head_->forward(tokens.select(1, 0));
+  const at::Tensor logits = ops::linear(tokens.select(1, 0), *head_, state);
   if (!head_dist_) return logits;
-  const at::Tensor distilled = head_dist_->forward(tokens.select(1, 1));
+  const at::Tensor distilled = ops::linear(tokens.select(1, 1), *head_dist_, state);
   return is_training() ? at::stack({logits, distilled}, 1) : (logits + distilled) / 2;
 }
 

@@ -97,7 +97,7 @@ TEST(SetGains, InterpolatesBetweenBranchAndIdentity) {
   for (const double lambda : {0.25, 0.3, 0.75}) {
     block.set_attention_gains({2 - lambda, lambda});
     const at::Tensor mixed = x + (lambda * branch + (1 - lambda) * x);
-    const at::Tensor expected = mixed + block.mlp().forward(block.norm2().forward(mixed));
+    const at::Tensor expected = mixed + block.mlp().forward(block.norm2().forward(mixed), state);
     EXPECT_LT(largest_difference(block.forward({x, {}, {}}, state).value(), expected), 1e-13);
   }
 }

@@ -1,0 +1,47 @@
+#include "methods/models/fused/context.h"
+
+#include "methods/models/model.h"
+#include "runner/core/error.h"
+
+namespace ablate {
+
+FusedContext::FusedContext(at::Device device) : device_(device), gemm_(device.index()) {}
+
+FusedContext::~FusedContext() = default;
+
+void FusedContext::bind_for_inference(Model& model) {
+  clear();
+  for (const at::Tensor& parameter : model.parameters()) {
+    bind(parameter, {.working = parameter.detach().to(at::kBFloat16), .gradient = {}});
+  }
+}
+
+void FusedContext::clear() { parameters_.clear(); }
+
+void FusedContext::bind(const at::Tensor& parameter, FusedParameter places) {
+  ABLATE_CHECK(parameter.device() == device_ && parameter.scalar_type() == at::kFloat,
+               "fused operations take float parameters on ", device_.str());
+  ABLATE_CHECK(places.working.sizes() == parameter.sizes() &&
+                   places.working.scalar_type() == at::kBFloat16 && places.working.is_contiguous(),
+               "working copy of another shape or type");
+  parameters_[parameter.unsafeGetTensorImpl()] = std::move(places);
+}
+
+FusedParameter& FusedContext::at(const at::Tensor& parameter) {
+  const auto found = parameters_.find(parameter.unsafeGetTensorImpl());
+  ABLATE_CHECK(found != parameters_.end(), "a parameter of ", parameter.sizes(),
+               " is not bound to the fused context");
+  return found->second;
+}
+
+void FusedContext::begin_step() {
+  for (auto& [parameter, places] : parameters_) places.pending = 0;
+}
+
+void FusedContext::answer(const at::Tensor& parameter) {
+  FusedParameter& places = at(parameter);
+  ABLATE_CHECK(places.pending > 0, "more backward than forward passes of a parameter");
+  if (--places.pending == 0 && on_gradient) on_gradient(places.index);
+}
+
+}  // namespace ablate

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <unordered_map>
+
+#include "methods/kernels/gemm.h"
+#include "runner/torch/torch.h"
+
+namespace ablate {
+
+class Model;
+
+/// One parameter as fused operations use it.
+struct FusedParameter {
+  at::Tensor working;        ///< bfloat16 copy, in the parameter's shape
+  at::Tensor gradient;       ///< float, added to by backward passes; undefined without training
+  std::size_t index = 0;     ///< of the gradient segment
+  std::int64_t pending = 0;  ///< uses in forward passes that no backward has answered yet
+};
+
+/// What fused operations need of one run on one device: bfloat16 copies of the weights, places for
+/// their gradients, matrix products, and the stream-wise numbers of the residual joins. Passed to a
+/// forward pass through ForwardState. One thread at a time.
+class FusedContext {
+ public:
+  explicit FusedContext(at::Device device);
+  ~FusedContext();
+  FusedContext(const FusedContext&) = delete;
+  FusedContext& operator=(const FusedContext&) = delete;
+
+  /// For evaluation alone: copies of its own of all parameters of the model, made now.
+  void bind_for_inference(Model& model);
+  /// Forgets all parameters.
+  void clear();
+  /// For training: `working` and `gradient` are views of the arena's buffers. Throws BugError when
+  /// they do not fit.
+  void bind(const at::Tensor& parameter, FusedParameter places);
+
+  /// Throws BugError for a parameter that was not bound.
+  FusedParameter& at(const at::Tensor& parameter);
+
+  /// Forgets uses whose backward never came (heads that a loss left out).
+  void begin_step();
+  /// A forward pass under autograd used the parameter; its backward will call answer().
+  void use(const at::Tensor& parameter) { ++at(parameter).pending; }
+  /// The last answer of a pass tells whoever waits for the gradient.
+  void answer(const at::Tensor& parameter);
+  /// Called with the index of each parameter whose gradient of this pass is complete.
+  std::function<void(std::size_t index)> on_gradient;
+
+  kernels::Gemm& gemm() { return gemm_; }
+  at::Device device() const { return device_; }
+
+ private:
+  at::Device device_;
+  kernels::Gemm gemm_;
+  std::unordered_map<const c10::TensorImpl*, FusedParameter> parameters_;
+};
+
+}  // namespace ablate

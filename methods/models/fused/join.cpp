@@ -1,0 +1,215 @@
+#include "methods/kernels/join.h"
+
+#include "methods/kernels/add_norm.h"
+#include "methods/models/fused/common.h"
+#include "methods/models/fused/fused_ops.h"
+#include "runner/core/error.h"
+
+namespace ablate::fused {
+namespace {
+
+/// What a join reads besides the streams; none of it gets a gradient through the tape.
+struct JoinInputs {
+  at::Tensor scale;  ///< (B) float, or undefined: 1
+  at::Tensor skip;   ///< one float on the device, or undefined: 1
+  at::Tensor bias;   ///< whose gradient the join adds up, or undefined
+
+  static JoinInputs of(const TokenStream& stream) {
+    return {stream.scale, stream.skip, stream.pending_bias};
+  }
+  kernels::SkipGain gain() const { return {.value = 1.0F, .factor = float_data(skip)}; }
+};
+
+void save(AutogradContext* tape, const JoinInputs& inputs, variable_list tensors) {
+  tensors.insert(tensors.end(), {inputs.scale, inputs.skip, inputs.bias});
+  tape->save_for_backward(std::move(tensors));
+}
+
+/// The last three of what save() saved.
+JoinInputs join_inputs(const variable_list& saved) {
+  const std::size_t n = saved.size();
+  return {saved[n - 3], saved[n - 2], saved[n - 1]};
+}
+
+float* bias_gradient(const JoinInputs& inputs, FusedContext& context) {
+  return inputs.bias.defined() ? float_data(context.at(inputs.bias).gradient) : nullptr;
+}
+
+void check_stream(const TokenStream& stream) {
+  ABLATE_CHECK(stream.base.scalar_type() == at::kFloat && stream.base.dim() == 3,
+               "a fused residual stream is float (B, N, C), not ", stream.base.sizes());
+  ABLATE_CHECK(!stream.pending.defined() || (stream.pending.scalar_type() == at::kBFloat16 &&
+                                             stream.pending.sizes() == stream.base.sizes()),
+               "a fused branch is bfloat16 and shaped as its stream");
+}
+
+/// The first `normalised` tokens of each sample are joined and normalised.
+class JoinNormFunction : public torch::autograd::Function<JoinNormFunction> {
+ public:
+  static variable_list forward(AutogradContext* tape, const at::Tensor& base,
+                               const std::optional<at::Tensor>& pending, const at::Tensor& gamma,
+                               const at::Tensor& beta, const std::optional<at::Tensor>& scale,
+                               const std::optional<at::Tensor>& skip,
+                               const std::optional<at::Tensor>& bias, double eps,
+                               std::int64_t normalised, std::int64_t context) {
+    const JoinInputs inputs{optional_tensor(scale), optional_tensor(skip), optional_tensor(bias)};
+    const at::Tensor branch = optional_tensor(pending);
+    const bool changes = branch.defined() || inputs.skip.defined();
+    const std::int64_t batch = base.size(0), width = base.size(2);
+    at::Tensor x = changes ? at::empty({batch, normalised, width}, base.options()) : base;
+    at::Tensor y = at::empty({batch, normalised, width}, base.options().dtype(at::kBFloat16));
+    at::Tensor statistics = at::empty({batch * normalised, 2}, base.options());
+    kernels::add_norm_forward<float>({.shape = shape(base, branch, x, normalised),
+                                      .base = float_data(base),
+                                      .branch = half_data(branch),
+                                      .scale = float_data(inputs.scale),
+                                      .skip = inputs.gain(),
+                                      .gamma = float_data(gamma),
+                                      .beta = float_data(beta),
+                                      .eps = static_cast<float>(eps),
+                                      .x = changes ? float_data(x) : nullptr,
+                                      .y = half_data(y),
+                                      .statistics = float_data(statistics)},
+                                     current_stream());
+    save(tape, inputs, {base, branch, gamma, beta, x, statistics});
+    tape->saved_data["context"] = context;
+    tape->saved_data["normalised"] = normalised;
+    tape->set_materialize_grads(false);
+    return {x, y};
+  }
+
+  static variable_list backward(AutogradContext* tape, const variable_list& gradients) {
+    FusedContext& context = to_context(tape->saved_data["context"]);
+    const auto saved = tape->get_saved_variables();
+    const JoinInputs inputs = join_inputs(saved);
+    const at::Tensor &base = saved[0], &branch = saved[1], &gamma = saved[2], &beta = saved[3],
+                     &x = saved[4], &statistics = saved[5];
+    ABLATE_CHECK(gradients[1].defined(), "a normalised stream that nobody used");
+    const at::Tensor dy = gradients[1].contiguous();
+    const at::Tensor dx = gradients[0].defined() ? gradients[0].contiguous() : at::Tensor();
+    at::Tensor d_base = at::empty_like(base);
+    at::Tensor d_branch = branch.defined() ? at::empty_like(branch) : at::Tensor();
+    auto sizes = shape(base, branch, x, tape->saved_data["normalised"].toInt());
+    sizes.dx = dx.defined() ? dx.size(1) : 0;
+    const at::Tensor scratch =
+        workspace(kernels::add_norm_backward_workspace_bytes(base.size(2)), base);
+    kernels::add_norm_backward<float>({.shape = sizes,
+                                       .dy = half_data(dy),
+                                       .x = float_data(x),
+                                       .statistics = float_data(statistics),
+                                       .gamma = float_data(gamma),
+                                       .dx = float_data(dx),
+                                       .scale = float_data(inputs.scale),
+                                       .skip = inputs.gain(),
+                                       .d_base = float_data(d_base),
+                                       .d_branch = half_data(d_branch),
+                                       .d_gamma = float_data(context.at(gamma).gradient),
+                                       .d_beta = float_data(context.at(beta).gradient),
+                                       .d_bias = bias_gradient(inputs, context)},
+                                      scratch.data_ptr(), current_stream());
+    context.answer(gamma);
+    context.answer(beta);
+    if (inputs.bias.defined()) context.answer(inputs.bias);
+    return {d_base, d_branch, {}, {}, {}, {}, {}, {}, {}, {}};
+  }
+
+ private:
+  static kernels::AddNormShape shape(const at::Tensor& base, const at::Tensor& branch,
+                                     const at::Tensor& x, std::int64_t normalised) {
+    return {.batch = base.size(0),
+            .width = base.size(2),
+            .normalised = normalised,
+            .base = base.size(1),
+            .branch = branch.defined() ? branch.size(1) : 0,
+            .x = x.size(1),
+            .dx = 0};
+  }
+};
+
+class JoinFunction : public torch::autograd::Function<JoinFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* tape, const at::Tensor& base,
+                            const std::optional<at::Tensor>& pending,
+                            const std::optional<at::Tensor>& scale,
+                            const std::optional<at::Tensor>& skip,
+                            const std::optional<at::Tensor>& bias, std::int64_t context) {
+    const JoinInputs inputs{optional_tensor(scale), optional_tensor(skip), optional_tensor(bias)};
+    const at::Tensor branch = optional_tensor(pending);
+    at::Tensor x = at::empty_like(base);
+    kernels::join_forward<float>({.batch = base.size(0),
+                                  .tokens = base.size(1),
+                                  .width = base.size(2),
+                                  .base = float_data(base),
+                                  .branch = half_data(branch),
+                                  .scale = float_data(inputs.scale),
+                                  .skip = inputs.gain(),
+                                  .x = float_data(x)},
+                                 current_stream());
+    save(tape, inputs, {branch});
+    tape->saved_data["context"] = context;
+    return x;
+  }
+
+  static variable_list backward(AutogradContext* tape, const variable_list& gradients) {
+    FusedContext& context = to_context(tape->saved_data["context"]);
+    const auto saved = tape->get_saved_variables();
+    const JoinInputs inputs = join_inputs(saved);
+    const at::Tensor dx = gradients[0].contiguous();
+    const std::int64_t batch = dx.size(0), tokens = dx.size(1), width = dx.size(2);
+    at::Tensor d_base = inputs.skip.defined() ? at::empty_like(dx) : at::Tensor();
+    at::Tensor d_branch = saved[0].defined() ? at::empty_like(saved[0]) : at::Tensor();
+    const at::Tensor scratch =
+        workspace(kernels::join_backward_workspace_bytes(batch, tokens, width), dx);
+    kernels::join_backward<float>({.batch = batch,
+                                   .tokens = tokens,
+                                   .width = width,
+                                   .dx = float_data(dx),
+                                   .scale = float_data(inputs.scale),
+                                   .skip = inputs.gain(),
+                                   .d_base = float_data(d_base),
+                                   .d_branch = half_data(d_branch),
+                                   .d_bias = bias_gradient(inputs, context)},
+                                  scratch.data_ptr(), current_stream());
+    if (inputs.bias.defined()) context.answer(inputs.bias);
+    return {d_base.defined() ? d_base : dx, d_branch, {}, {}, {}, {}};
+  }
+};
+
+void note_uses(const LayerNorm& norm, FusedContext& context) {
+  if (!at::GradMode::is_enabled()) return;
+  context.use(norm.weight);
+  context.use(norm.bias);
+}
+
+variable_list normalise(const TokenStream& stream, std::int64_t tokens, const LayerNorm& norm,
+                        FusedContext& context) {
+  check_stream(stream);
+  note_uses(norm, context);
+  const JoinInputs inputs = JoinInputs::of(stream);
+  return JoinNormFunction::apply(stream.base.contiguous(), to_optional(stream.pending), norm.weight,
+                                 norm.bias, to_optional(inputs.scale), to_optional(inputs.skip),
+                                 to_optional(inputs.bias), norm.eps, tokens, to_number(context));
+}
+
+}  // namespace
+
+ops::Normed join_and_norm(const TokenStream& stream, const LayerNorm& norm, FusedContext& context) {
+  const auto outputs = normalise(stream, stream.base.size(1), norm, context);
+  return {outputs[0], outputs[1]};
+}
+
+at::Tensor join_and_norm_first(const TokenStream& stream, std::int64_t tokens,
+                               const LayerNorm& norm, FusedContext& context) {
+  return normalise(stream, tokens, norm, context)[1];
+}
+
+at::Tensor join(const TokenStream& stream, FusedContext& context) {
+  check_stream(stream);
+  if (!stream.pending.defined() && !stream.skip.defined()) return stream.base;
+  const JoinInputs inputs = JoinInputs::of(stream);
+  return JoinFunction::apply(stream.base.contiguous(), to_optional(stream.pending),
+                             to_optional(inputs.scale), to_optional(inputs.skip),
+                             to_optional(inputs.bias), to_number(context));
+}
+
+}  // namespace ablate::fused

@@ -1,3 +1,4 @@
+#include "runner/train/device_update.h"
 #include "runner/train/optimizer.h"
 
 namespace ablate::train::adamw {
@@ -23,6 +24,19 @@ class AdamW final : public Optimizer {
       step_as<float>(arena, arguments);
     } else {
       step_as<double>(arena, arguments);
+    }
+  }
+
+  const DecaySettings& decay() const override { return settings_.decay; }
+
+  void enqueue(ParameterArena& arena, DeviceUpdate& update) const override {
+    if constexpr (ABLATE_HAS_CUDA) {
+      const kernels::AdamWRule rule{settings_.beta1, settings_.beta2, settings_.eps};
+      const kernels::FlatUpdate flat = update.flat();
+      const auto stream = current_stream();
+      kernels::begin_update(flat, rule, update.workspace(), stream);
+      kernels::adamw_update(flat, rule, arena.state("exp_avg").data_ptr<float>(),
+                            arena.state("exp_avg_sq").data_ptr<float>(), stream);
     }
   }
 

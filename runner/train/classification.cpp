@@ -1,3 +1,4 @@
+#include "methods/models/ops.h"
 #include "runner/train/task.h"
 
 namespace ablate::train::classification {
@@ -13,13 +14,10 @@ class Classification final : public Task {
   explicit Classification(double label_smoothing) : label_smoothing_(label_smoothing) {}
 
   at::Tensor loss(const at::Tensor& output, const Batch& batch) const override {
-    const at::Tensor log_probs = log_probabilities(output);
-    at::Tensor loss = smoothed_nll(log_probs, batch.labels);
-    if (batch.other_labels.defined()) {
-      const at::Tensor mix = batch.mix.to(loss.scalar_type());
-      loss = mix * loss + (1.0 - mix) * smoothed_nll(log_probs, batch.other_labels);
-    }
-    return loss.mean();
+    return ops::cross_entropy(class_logits(output), {.labels = batch.labels,
+                                                     .other = batch.other_labels,
+                                                     .mix = batch.mix,
+                                                     .smoothing = label_smoothing_});
   }
 
   at::Tensor make_counts() const override { return at::zeros({kCounts}, at::kDouble); }
@@ -27,7 +25,7 @@ class Classification final : public Task {
   at::Tensor count(const at::Tensor& output, const Batch& batch,
                    at::Tensor& counts) const override {
     const at::Tensor weights = batch.weights.to(at::kDouble);
-    const at::Tensor log_probs = log_probabilities(output);
+    const at::Tensor log_probs = at::log_softmax(class_logits(output), -1);
     const at::Tensor target_score = log_probs.gather(1, batch.labels.unsqueeze(1));
     // Rank of the target among the classes; ties count against it, so a constant output scores 0,
     // and NaN gives -1.
@@ -50,18 +48,10 @@ class Classification final : public Task {
   }
 
  private:
-  /// Log-probabilities (B, K). Two heads (B, 2, K): training scores the class head here (the
-  /// distillation head has a loss of its own); evaluation receives the mean already.
-  static at::Tensor log_probabilities(const at::Tensor& output) {
-    const at::Tensor logits = output.dim() == 3 ? output.select(1, 0) : output;
-    return at::log_softmax(logits, -1);
-  }
-
-  /// -(sum_k t_k log p_k) with t = 1 - s + s/K on the label and s/K elsewhere, per row.
-  at::Tensor smoothed_nll(const at::Tensor& log_probs, const at::Tensor& labels) const {
-    const at::Tensor nll = -log_probs.gather(1, labels.unsqueeze(1)).squeeze(1);
-    if (label_smoothing_ == 0.0) return nll;
-    return (1.0 - label_smoothing_) * nll - label_smoothing_ * log_probs.mean(1);
+  /// (B, K). Two heads (B, 2, K): training scores the class head here (the distillation head has a
+  /// loss of its own); evaluation receives the mean already.
+  static at::Tensor class_logits(const at::Tensor& output) {
+    return output.dim() == 3 ? output.select(1, 0) : output;
   }
 
   double label_smoothing_;

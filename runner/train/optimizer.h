@@ -18,6 +18,16 @@ struct UpdateArguments {
   double ema_decay = 0.0;       ///< 0: no moving average
 };
 
+class DeviceUpdate;
+
+/// Settings every optimizer has.
+struct DecaySettings {
+  double weight_decay;
+  bool decay_all;  ///< also parameters that are exempt by rule (He et al., ResNet, 2016)
+
+  static DecaySettings read(Params& params, double default_decay);
+};
+
 /// An update rule; its state are named buffers of the arena.
 class Optimizer {
  public:
@@ -28,6 +38,12 @@ class Optimizer {
   /// clamp and moving average (buffer "ema"). Counts itself in arena.updates(). Bitwise independent
   /// of the number of threads.
   virtual void step(ParameterArena& arena, const UpdateArguments& arguments) const = 0;
+
+  /// Settings that the table of a device update is made from.
+  virtual const DecaySettings& decay() const = 0;
+  /// The same update as kernels on the current stream: norm, clipping, rule, clamp, average and
+  /// working copies, with the numbers that are in device memory by then. Can be captured.
+  virtual void enqueue(ParameterArena& arena, DeviceUpdate& update) const = 0;
 };
 
 struct OptimizerInfo {
@@ -40,14 +56,6 @@ struct OptimizerInfo {
 /// The setting `lr` of an optimizer's table: the schedule's peak. Read apart from make(), because
 /// it belongs to the schedule.
 double read_base_lr(Params& params);
-
-/// Settings every optimizer has.
-struct DecaySettings {
-  double weight_decay;
-  bool decay_all;  ///< also parameters that are exempt by rule (He et al., ResNet, 2016)
-
-  static DecaySettings read(Params& params, double default_decay);
-};
 
 /// Name of the moving average's buffer, which begins as a copy of the parameters.
 inline constexpr const char* kEmaState = "ema";

@@ -48,6 +48,7 @@ void ParameterArena::rebuild(Model& model, std::int64_t generation) {
           .copy_(old_values.narrow(0, found->second->offset, segment.numel));
     }
   }
+  if (working_.defined()) working_ = parameters_.to(at::kBFloat16);
   generation_ = generation;
 }
 
@@ -139,6 +140,17 @@ const at::Tensor& ParameterArena::state(const std::string& name, StateInit init)
   }
   ABLATE_CHECK(place->second.init == init, "state \"", name, "\" asked for with two beginnings");
   return place->second.values;
+}
+
+const at::Tensor& ParameterArena::working() {
+  if (!working_.defined()) {
+    working_ = parameters_.to(at::kBFloat16);
+  }
+  return working_;
+}
+
+void ParameterArena::refresh_working() {
+  if (working_.defined()) working_.copy_(parameters_);
 }
 
 void ParameterArena::zero_grad() {

@@ -74,6 +74,12 @@ class ParameterArena {
   /// The named state buffer ("exp_avg", "ema"), made when missing.
   const at::Tensor& state(const std::string& name, StateInit init = StateInit::Zeros);
 
+  /// bfloat16 copies of the parameters, in the same layout: what fused operations multiply by. Made
+  /// when first asked for; the device update keeps them, everything else that changes parameters
+  /// calls refresh_working().
+  const at::Tensor& working();
+  void refresh_working();
+
   /// Optimizer updates done: the `t` of bias corrections, one for all parameters.
   std::int64_t updates() const { return updates_; }
   void set_updates(std::int64_t updates) { updates_ = updates; }
@@ -87,6 +93,9 @@ class ParameterArena {
   using Visitor =
       std::function<void(const std::string& buffer, const ArenaSegment& segment, at::Tensor view)>;
   void for_each(const Visitor& visit);
+
+  /// A segment's part of a buffer, in the parameter's shape.
+  static at::Tensor part(const at::Tensor& buffer, const ArenaSegment& segment);
 
   // What GradientReducer takes, in the same order.
   std::vector<GradientSegment> gradient_segments() const;
@@ -102,12 +111,11 @@ class ParameterArena {
   void bind_parameters();
   void cut_chunks();
   at::Tensor make_buffer() const;
-  static at::Tensor part(const at::Tensor& buffer, const ArenaSegment& segment);
 
   std::vector<ArenaSegment> segments_;
   std::vector<ArenaChunk> chunks_;
   std::map<std::string, State> states_;
-  at::Tensor parameters_, gradients_;
+  at::Tensor parameters_, gradients_, working_;
   std::int64_t numel_ = 0;  // of a buffer, padding included
   std::int64_t generation_ = 0;
   std::int64_t updates_ = 0;

@@ -1,3 +1,4 @@
+#include "runner/train/device_update.h"
 #include "runner/train/optimizer.h"
 
 namespace ablate::train::sgd {
@@ -23,6 +24,19 @@ class Sgd final : public Optimizer {
       step_as<float>(arena, arguments);
     } else {
       step_as<double>(arena, arguments);
+    }
+  }
+
+  const DecaySettings& decay() const override { return settings_.decay; }
+
+  void enqueue(ParameterArena& arena, DeviceUpdate& update) const override {
+    if constexpr (ABLATE_HAS_CUDA) {
+      const bool moves = settings_.momentum > 0.0;
+      const kernels::FlatUpdate flat = update.flat();
+      const auto stream = current_stream();
+      kernels::begin_update(flat, {}, update.workspace(), stream);
+      kernels::sgd_update(flat, {settings_.momentum, settings_.nesterov},
+                          moves ? arena.state("momentum").data_ptr<float>() : nullptr, stream);
     }
   }
 

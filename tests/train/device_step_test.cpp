@@ -1,0 +1,156 @@
+#include <gtest/gtest.h>
+
+#include "runner/train/optimizer.h"
+#include "runner/train/task.h"
+#include "tests/support/models.h"
+
+#if ABLATE_HAS_CUDA
+
+#include "runner/train/device_forward.h"
+#include "runner/train/device_step.h"
+#include "runner/train/finals.h"
+
+namespace ablate {
+namespace {
+
+constexpr std::int64_t kBatch = 8;
+constexpr std::int64_t kClasses = 100;
+
+const at::Device kDevice(at::kCUDA, 0);
+
+/// A model with everything that training needs, on the device.
+struct DeviceSubject {
+  explicit DeviceSubject(const std::string& settings, std::int64_t batch = kBatch)
+      : model(test::make_model("vit", settings, kClasses)) {
+    model->initialize(3);
+    move_model(*model, kDevice, at::kFloat);
+    model->train();
+    const Value smoothing = Value::Table{{"label_smoothing", 0.1}};
+    Params task_params(smoothing, "test");
+    task = Registry<TaskInfo>::get("classification").make(task_params);
+    const Value defaults;
+    Params optimizer_params(defaults, "test");
+    optimizer = Registry<OptimizerInfo>::get("adamw").make(optimizer_params);
+    arena.emplace(*model);
+    optimizer->prepare(*arena);
+    inputs.images = test::wavy_images(batch, model->image_size()).to(kDevice);
+    inputs.labels = at::arange(batch, at::kLong).remainder(kClasses).to(kDevice);
+  }
+
+  DeviceStep make_step() {
+    return DeviceStep({.model = *model,
+                       .task = *task,
+                       .optimizer = *optimizer,
+                       .arena = *arena,
+                       .batch = inputs.labels.size(0),
+                       .first_position = 0,
+                       .seed = 7,
+                       .ema = false});
+  }
+
+  std::shared_ptr<Model> model;
+  std::unique_ptr<Task> task;
+  std::unique_ptr<Optimizer> optimizer;
+  std::optional<ParameterArena> arena;
+  Batch inputs;
+};
+
+class DeviceStepGpu : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    if (!at::hasCUDA() || at::detail::getCUDAHooks().getNumGPUs() == 0) GTEST_SKIP() << "no GPU";
+  }
+};
+
+/// The gradient of the plain operations in the precision that the model is in.
+at::Tensor plain_gradient(DeviceSubject& subject, at::ScalarType type) {
+  at::globalContext().setAllowTF32CuBLAS(false);
+  std::vector<at::Tensor> flat;
+  ForwardState state;
+  state.seed = 7;
+  const auto model = subject.model;
+  move_model(*model, kDevice, type);
+  for (at::Tensor& parameter : model->parameters()) parameter.mutable_grad() = at::Tensor();
+  const at::Tensor output = model->forward(subject.inputs.images.to(type), state);
+  subject.task->loss(output.to(at::kFloat), subject.inputs).backward();
+  const auto parameters = model->parameters();
+  for (std::size_t i = parameters.size(); i-- > 0;) {
+    flat.push_back(parameters[i].grad().to(at::kFloat).flatten());
+  }
+  return at::cat(flat);
+}
+
+at::Tensor fused_gradient(DeviceSubject& subject) {
+  DeviceStep step = subject.make_step();
+  step.enqueue(subject.inputs, {.step = 0, .lr = 0.0});
+  EXPECT_TRUE(step.wait().finite);
+  std::vector<at::Tensor> flat;
+  for (const ArenaSegment& segment : subject.arena->segments()) {
+    flat.push_back(ParameterArena::part(subject.arena->gradients(), segment).flatten().clone());
+  }
+  return at::cat(flat);
+}
+
+double relative_error(const at::Tensor& value, const at::Tensor& truth) {
+  return ((value - truth).norm() / truth.norm()).item<double>();
+}
+
+// Fused operations may lose what bfloat16 loses, and no more: their residual stream is float.
+TEST_P(DeviceStepGpu, GradientsAreNearerToSinglePrecisionThanPlainBfloat16) {
+  DeviceSubject subject(GetParam());
+  const at::Tensor fused = fused_gradient(subject);
+  DeviceSubject plain(GetParam());
+  const at::Tensor truth = plain_gradient(plain, at::kFloat);
+  const double error = relative_error(fused, truth);
+  const double coarse = relative_error(plain_gradient(plain, at::kBFloat16), truth);
+  std::cout << "relative error of the gradient: fused " << error << ", plain bfloat16 " << coarse
+            << "\n";
+  EXPECT_LT(error, 0.01);
+  EXPECT_LT(error, coarse);
+}
+
+TEST_P(DeviceStepGpu, CapturedStepsRepeatBitForBitAndLearn) {
+  // Choices made by timing differ from run to run; a run keeps those it began with.
+  kernels::GemmChoices choices;
+  const auto train = [&] {
+    DeviceSubject subject(GetParam());
+    DeviceStep step = subject.make_step();
+    step.context().gemm().set_choices(choices);
+    std::vector<double> losses;
+    for (std::int64_t i = 0; i < 60; ++i) {
+      step.enqueue(subject.inputs, {.step = i, .lr = 1e-3, .clip_norm = 1.0});
+      losses.push_back(step.wait().loss);
+    }
+    choices = step.context().gemm().choices();
+    return std::pair(losses, subject.arena->parameters().clone());
+  };
+  const auto [losses, weights] = train();
+  EXPECT_LT(losses.back(), 0.7 * losses.front());
+  const auto [again, same] = train();
+  EXPECT_EQ(losses, again);
+  EXPECT_TRUE(at::equal(weights, same));
+}
+
+TEST_P(DeviceStepGpu, ForwardPassesAgreeWithPlainOnes) {
+  DeviceSubject subject(GetParam());
+  subject.model->eval();
+  DeviceForward forward(*subject.model, kBatch);
+  for (int i = 0; i < 5; ++i) forward.enqueue(subject.inputs.images);
+  const at::Tensor logits = forward.wait().to(at::kFloat);
+  at::globalContext().setAllowTF32CuBLAS(false);
+  const at::Tensor truth = test::logits_of(*subject.model, subject.inputs.images);
+  EXPECT_LT(relative_error(logits, truth), 0.02);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, DeviceStepGpu,
+    testing::Values("image_size = 32\npatch_size = 4\nembed_dim = 192\ndepth = 3\nnum_heads = 3\n"
+                    "drop_path = 0.3",
+                    "image_size = 224\npatch_size = 16\nembed_dim = 384\ndepth = 2\nnum_heads = 6",
+                    "image_size = 48\npatch_size = 8\nembed_dim = 96\ndepth = 2\nnum_heads = 3\n"
+                    "drop_path = 0.2\ndistilled = true"));
+
+}  // namespace
+}  // namespace ablate
+
+#endif  // ABLATE_HAS_CUDA

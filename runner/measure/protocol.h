@@ -14,7 +14,7 @@ enum class BenchKind {
 /// column of a table.
 struct Protocol {
   BenchKind kind = BenchKind::Infer;
-  std::string dtype = "fp32";  ///< "fp32" or "fp64"
+  std::string dtype = "fp32";  ///< "fp32", "fp64" or "bf16"
   std::int64_t batch = 1;
   std::string device = "cpu";
   int threads = 1;

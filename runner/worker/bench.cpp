@@ -6,6 +6,7 @@
 #include "runner/core/error.h"
 #include "runner/measure/mac_counter.h"
 #include "runner/measure/throughput.h"
+#include "runner/worker/bench_device.h"
 #include "runner/worker/bench_part.h"
 #include "runner/worker/bench_report.h"
 #include "runner/worker/bench_subject.h"
@@ -23,7 +24,7 @@ using nlohmann::json;
 struct BenchOptions {
   fs::path structure, against, out_spool;
   std::vector<std::string> data;
-  std::string kind = "infer", dtype = "fp32", run_uid;
+  std::string kind = "infer", dtype = "fp32", device = "cpu", run_uid;
   std::int64_t batch = 128, memory_budget_mib = 0;
   int threads = 1, attempt = 0;
   TimingOptions timing;
@@ -32,9 +33,28 @@ struct BenchOptions {
     return {.kind = kind == "train" ? BenchKind::Train : BenchKind::Infer,
             .dtype = dtype,
             .batch = batch,
+            .device = device,
             .threads = threads};
   }
+  bool on_device() const { return device != "cpu"; }
 };
+
+void check(const BenchOptions& options) {
+  if (options.structure.empty()) {
+    throw SpecError(
+        "what is to be measured? Give --structure FILE, or one of the parts `loader` and `comm`; "
+        "`ablate-train bench --help` has examples");
+  }
+  if (options.on_device() != (options.dtype == "bf16")) {
+    throw SpecError("--dtype bf16 and --device cuda go together: fused operations are bfloat16");
+  }
+  if (options.on_device() && options.memory_budget_mib > 0) {
+    throw SpecError("--memory-budget-mib is for --device cpu");
+  }
+  if (options.on_device() && ABLATE_HAS_CUDA == 0) {
+    throw SpecError("--device cuda: this program was built without CUDA");
+  }
+}
 
 /// Timed in turns; both models live meanwhile.
 std::vector<std::vector<double>> time_structures(const std::vector<Structure>& structures,
@@ -46,6 +66,38 @@ std::vector<std::vector<double>> time_structures(const std::vector<Structure>& s
     runs.emplace_back([subject = subjects.back().get()] { subject->repeat(); });
   }
   return time_in_turns(runs, options.timing);
+}
+
+/// The same on a CUDA device; a run is a window of many repetitions.
+std::vector<std::vector<double>> time_on_device(const std::vector<Structure>& structures,
+                                                const BenchOptions& options) {
+  std::vector<std::vector<double>> seconds;
+  if constexpr (ABLATE_HAS_CUDA) {
+    std::vector<std::unique_ptr<DeviceBenchSubject>> subjects;
+    std::vector<std::function<void()>> runs;
+    std::vector<double> windows;
+    for (const Structure& structure : structures) {
+      subjects.push_back(std::make_unique<DeviceBenchSubject>(structure, options.protocol()));
+      windows.push_back(static_cast<double>(subjects.back()->window()));
+      runs.emplace_back([subject = subjects.back().get()] { subject->run_window(); });
+    }
+    seconds = time_in_turns(runs, options.timing);
+    for (std::size_t i = 0; i < seconds.size(); ++i) {
+      for (double& value : seconds[i]) value /= windows[i];
+    }
+  }
+  return seconds;
+}
+
+std::int64_t measure_peak(const Structure& structure, const Protocol& protocol) {
+  if constexpr (ABLATE_HAS_CUDA) {
+    if (protocol.device != "cpu") {
+      reset_device_peak();
+      const DeviceBenchSubject subject(structure, protocol);
+      return device_peak_bytes();
+    }
+  }
+  return peak_bytes(structure, protocol);
 }
 
 json measure_row(const Structure& structure, const std::vector<double>& seconds,
@@ -65,7 +117,7 @@ json measure_row(const Structure& structure, const std::vector<double>& seconds,
               {"p50_ms", 1e3 * spread.median},
               {"p99_ms", 1e3 * spread.p99},
               {"spread", spread.spread},
-              {"peak_bytes", peak_bytes(structure, protocol)},
+              {"peak_bytes", measure_peak(structure, protocol)},
               {"macs", cost.macs},
               {"params", cost.parameters},
               {"reps", seconds.size()}};
@@ -86,11 +138,7 @@ void add_comparison(json& row, const Structure& baseline,
 }
 
 int bench(const BenchOptions& options) {
-  if (options.structure.empty()) {
-    throw SpecError(
-        "what is to be measured? Give --structure FILE, or one of the parts `loader` and `comm`; "
-        "`ablate-train bench --help` has examples");
-  }
+  check(options);
   set_torch_switches(options.threads);
   const DataRoots data = parse_data_roots(options.data);
   std::vector<Structure> structures{read_structure(options.structure, data)};
@@ -99,7 +147,8 @@ int bench(const BenchOptions& options) {
     structures.push_back(read_structure(options.against, data));
     labels.emplace_back("against");
   }
-  const auto seconds = time_structures(structures, options);
+  const auto seconds = options.on_device() ? time_on_device(structures, options)
+                                           : time_structures(structures, options);
   BenchReport report{
       .record = protocol_record(options.protocol(), options.timing.warm_up, std::ssize(seconds[0])),
       .rows = {}};
@@ -123,8 +172,11 @@ void add_measuring_options(CLI::App& app, BenchOptions& options) {
   app.add_option("--batch", options.batch, "Images of a repetition")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--dtype", options.dtype, "fp32 or fp64")
-      ->check(CLI::IsMember({"fp32", "fp64"}))
+  app.add_option("--device", options.device, "cpu, or cuda with --dtype bf16")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
+  app.add_option("--dtype", options.dtype, "fp32, fp64 or bf16")
+      ->check(CLI::IsMember({"fp32", "fp64", "bf16"}))
       ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads of tensor operations")
       ->check(CLI::PositiveNumber)

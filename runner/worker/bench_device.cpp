@@ -1,0 +1,114 @@
+#include "runner/worker/bench_device.h"
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+
+#include "runner/core/error.h"
+#include "runner/train/device_forward.h"
+#include "runner/train/device_step.h"
+#include "runner/worker/standalone_model.h"
+
+namespace ablate {
+namespace {
+
+constexpr double kWindowSeconds = 0.25;
+constexpr std::int64_t kWarmUp = 6;  // eager steps, capture, first replays
+constexpr double kLr = 1e-4;
+
+}  // namespace
+
+struct DeviceBenchSubject::State {
+  State(const Structure& structure, const Protocol& protocol);
+
+  std::shared_ptr<Model> model;
+  Batch batch;
+  std::unique_ptr<Task> task;
+  std::unique_ptr<Optimizer> optimizer;
+  std::optional<ParameterArena> arena;
+  std::unique_ptr<DeviceStep> step;
+  std::unique_ptr<DeviceForward> forward;
+  std::int64_t steps = 0;
+};
+
+DeviceBenchSubject::State::State(const Structure& structure, const Protocol& protocol)
+    : model(build_model(structure, at::kFloat, 0)) {
+  const at::Device device(at::kCUDA, 0);
+  move_model(*model, device, at::kFloat);
+  const bool trains = protocol.kind == BenchKind::Train;
+  model->train(trains);
+  const std::int64_t side = model->image_size();
+  batch.images = at::arange(protocol.batch * 3 * side * side, at::kDouble).mul_(0.37).sin_();
+  batch.images = batch.images.to(at::kFloat).view({protocol.batch, 3, side, side}).to(device);
+  batch.labels = at::arange(protocol.batch, at::kLong).remainder(structure.classes).to(device);
+  if (!trains) {
+    forward = std::make_unique<DeviceForward>(*model, protocol.batch);
+    return;
+  }
+  const Value smoothing = Value::Table{{"label_smoothing", 0.1}};
+  Params task_params(smoothing, "bench");
+  task = Registry<TaskInfo>::get("classification").make(task_params);
+  const Value defaults;
+  Params optimizer_params(defaults, "bench");
+  optimizer = Registry<OptimizerInfo>::get("adamw").make(optimizer_params);
+  arena.emplace(*model);
+  optimizer->prepare(*arena);
+  step = std::make_unique<DeviceStep>(DeviceStep::Parts{.model = *model,
+                                                        .task = *task,
+                                                        .optimizer = *optimizer,
+                                                        .arena = *arena,
+                                                        .batch = protocol.batch,
+                                                        .first_position = 0,
+                                                        .seed = 0,
+                                                        .ema = false});
+}
+
+DeviceBenchSubject::DeviceBenchSubject(const Structure& structure, const Protocol& protocol)
+    : state_(std::make_unique<State>(structure, protocol)) {
+  repeat(kWarmUp);
+}
+
+DeviceBenchSubject::~DeviceBenchSubject() = default;
+
+void DeviceBenchSubject::repeat(std::int64_t times) {
+  State& s = *state_;
+  for (std::int64_t i = 0; i < times; ++i) {
+    if (s.forward) {
+      s.forward->enqueue(s.batch.images);
+    } else {
+      s.step->enqueue(s.batch, {.step = s.steps++, .lr = kLr});
+    }
+  }
+  if (s.forward) {
+    s.forward->wait();
+  } else {
+    const DeviceStepResult result = s.step->wait();
+    ABLATE_CHECK(result.finite, "loss ", result.loss, " on synthetic data");
+  }
+}
+
+std::int64_t DeviceBenchSubject::window() {
+  if (window_ == 0) {
+    constexpr std::int64_t kTrial = 5;
+    const auto start = std::chrono::steady_clock::now();
+    repeat(kTrial);
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    window_ = std::max<std::int64_t>(
+        1, static_cast<std::int64_t>(kWindowSeconds * kTrial / took.count()));
+  }
+  return window_;
+}
+
+void DeviceBenchSubject::run_window() { repeat(window()); }
+
+std::int64_t device_peak_bytes() {
+  const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(0);
+  return stats.reserved_bytes[0].peak;
+}
+
+void reset_device_peak() {
+  c10::cuda::CUDACachingAllocator::emptyCache();
+  c10::cuda::CUDACachingAllocator::resetPeakStats(0);
+}
+
+}  // namespace ablate

@@ -37,7 +37,7 @@ bool is_mpirun(const ProcessEntry& entry) { return entry.arguments[0] == "mpirun
 
 bool StruckSweep::run() {
   while (starts_++ < kMostStarts) {
-    ProcessOptions options = real_ablate(bench_ / "", {"sweep", file_});
+    ProcessOptions options = real_ablate(bench_ / "", arguments_);
     options.output_file = bench_ / "stdout.txt";
     options.error_file = bench_ / "stderr.txt";
     ChildProcess ablate(options);
@@ -60,8 +60,8 @@ ExitStatus StruckSweep::follow(ChildProcess& ablate) {
   return ablate.wait();
 }
 
-/// mpirun first, then its ranks; empty while no job runs.
-std::vector<ProcessEntry> StruckSweep::job() const {
+/// One of the live jobs, mpirun first, then its ranks; empty while none runs.
+std::vector<ProcessEntry> StruckSweep::choose_job() {
   std::vector<ProcessEntry> launchers, ranks;
   const auto all = processes_naming((bench_.out() / "runs").string());
   for (const ProcessEntry& entry : all) {
@@ -73,9 +73,10 @@ std::vector<ProcessEntry> StruckSweep::job() const {
     if (!is_mpirun(entry) && forked) ranks.push_back(entry);
   }
   if (launchers.empty()) return {};
-  launchers.resize(1);
-  launchers.insert(launchers.end(), ranks.begin(), ranks.end());
-  return launchers;
+  std::vector<ProcessEntry> job = {launchers[blows_.random_below(launchers.size())]};
+  std::copy_if(ranks.begin(), ranks.end(), std::back_inserter(job),
+               [&](const ProcessEntry& rank) { return rank.parent == job[0].id.pid; });
+  return job;
 }
 
 /// Nothing when the job is over.
@@ -89,7 +90,7 @@ std::optional<std::string> StruckSweep::stage(const std::vector<ProcessEntry>& j
 
 void StruckSweep::strike(ChildProcess& ablate) {
   const Blow& blow = blows_.next();
-  const std::vector<ProcessEntry> victims = job();
+  const std::vector<ProcessEntry> victims = choose_job();
   const std::optional<std::string> where = stage(victims);
   if (blow.victim == Victim::Ablate) {
     ablate.signal_group(blow.signal);

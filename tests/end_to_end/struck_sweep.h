@@ -13,9 +13,13 @@ namespace ablate::test {
 /// A sweep that is struck at random moments and started again until it is complete.
 class StruckSweep {
  public:
-  /// Waits up to `longest_wait` seconds before each blow.
-  StruckSweep(const Workbench& bench, std::string file, double longest_wait, Blows& blows)
-      : bench_(bench), file_(std::move(file)), longest_wait_(longest_wait), blows_(blows) {}
+  /// `arguments` of `ablate`; waits up to `longest_wait` seconds before each blow.
+  StruckSweep(const Workbench& bench, std::vector<std::string> arguments, double longest_wait,
+              Blows& blows)
+      : bench_(bench),
+        arguments_(std::move(arguments)),
+        longest_wait_(longest_wait),
+        blows_(blows) {}
 
   /// True when a start exited 0 at last; false after one with an unknown exit status, or after very
   /// many starts.
@@ -25,12 +29,12 @@ class StruckSweep {
 
  private:
   ExitStatus follow(ChildProcess& ablate);
-  std::vector<ProcessEntry> job() const;
+  std::vector<ProcessEntry> choose_job();
   std::optional<std::string> stage(const std::vector<ProcessEntry>& job) const;
   void strike(ChildProcess& ablate);
 
   const Workbench& bench_;
-  std::string file_;
+  std::vector<std::string> arguments_;
   double longest_wait_;
   Blows& blows_;
   int starts_ = 0;

@@ -69,10 +69,11 @@ std::int64_t id_of(SQLite::Database& db, const std::string& table,
   insert.bind(1, hash);
   int i = 2;
   for (const std::string& name : columns) {
-    if (name == "git_diff" && known[name].is_string())
+    if (name == "git_diff" && known[name].is_string()) {
       bind_value(insert, i++, Blob{known[name].get_ref<const std::string&>()});
-    else
+    } else {
       bind_json(insert, i++, known[name]);
+    }
   }
   insert.exec();
   return *query_integer(db, cat("SELECT ", table, "_id FROM ", table, " WHERE hash = ?"), hash);

@@ -57,11 +57,12 @@ void AttemptIngest::find_attempt() {
   row.reset();
   execute(db_, "INSERT OR IGNORE INTO attempt_rank(attempt_id, rank) VALUES (?, ?)", key_.attempt,
           key_.rank);
-  if (added > 0 && header_.attempt > 0)
+  if (added > 0 && header_.attempt > 0) {
     execute(db_,
             "UPDATE run SET state = 'running' WHERE run_id = ?1 AND state <> 'skipped' AND "
             "?2 = (SELECT max(n) FROM attempt WHERE run_id = ?1)",
             key_.run, header_.attempt);
+  }
   if (first_step && *first_step != header_.first_step)
     problem(cat("claims to begin at step ", header_.first_step, ", another rank at ", *first_step));
   if (first_step) return;
@@ -91,9 +92,10 @@ void AttemptIngest::supersede() {
     series_.erase(series, first_step_, end_step_);
     touched_.insert(metric);
   }
-  for (const char* table : {"declared_final", "sample_bits"})
+  for (const char* table : {"declared_final", "sample_bits"}) {
     execute(db_, cat("DELETE FROM ", table, " WHERE run_id = ? AND step >= ? AND step < ?"),
             key_.run, first_step_, end_step_);
+  }
   // A checkpoint at the first step is the one this attempt goes on from: it stays.
   execute(db_, "DELETE FROM checkpoint WHERE run_id = ? AND step > ? AND step < ?", key_.run,
           first_step_, end_step_);
@@ -125,10 +127,11 @@ void AttemptIngest::on(const MetricDef& def, std::uint32_t) {
   if (row.getColumn(1).getString() != def.unit ||
       row.getColumn(2).getInt() != static_cast<int>(def.better) ||
       row.getColumn(3).getString() != name_of(def.kind) ||
-      row.getColumn(4).getString() != name_of(def.final_rule))
+      row.getColumn(4).getString() != name_of(def.final_rule)) {
     problem(cat("metric \"", def.name,
                 "\" has other attributes than those known under its name, "
                 "which are kept"));
+  }
   execute(db_, "INSERT OR REPLACE INTO spool_metric VALUES (?, ?, ?, ?)", header_.spool_uid, def.id,
           id, def.per_rank ? 1 : 0);
   metrics_[def.id] = {id, def.per_rank, {}};
@@ -166,11 +169,12 @@ void AttemptIngest::on(const Event& event, std::uint32_t sequence) {
   execute(db_, "INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?, ?, ?)", key_.attempt, key_.rank,
           sequence, event.step, event.t_us, event.kind,
           event.body.empty() ? std::optional<std::string>() : event.body);
-  if (event.kind == "finalized" && owns(event.step))
+  if (event.kind == "finalized" && owns(event.step)) {
     execute(db_,
             "UPDATE run SET structure_hash = json_extract(?1, '$.structure_hash') "
             "WHERE run_id = ?2 AND json_valid(?1)",
             event.body, key_.run);
+  }
 }
 
 void AttemptIngest::on(const SampleBits& bits, std::uint32_t) {

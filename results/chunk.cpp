@@ -56,14 +56,16 @@ Chunk pack_one(PointSpan points) {
   chunk.codec = single ? 4 : 8;
   aggregate(points, chunk);
   chunk.data.reserve(points.size() * 12);
-  if (chunk.stride == 0)
+  if (chunk.stride == 0) {
     for (const CurvePoint& point : points)
       append(chunk.data, static_cast<std::uint32_t>(point.step - chunk.step0));
+  }
   for (const CurvePoint& point : points) {
-    if (single)
+    if (single) {
       append(chunk.data, static_cast<float>(point.value));
-    else
+    } else {
       append(chunk.data, point.value);
+    }
   }
   return chunk;
 }

@@ -116,12 +116,13 @@ std::vector<Draft> compare_rows(const TableSpec& spec, std::span<const CellData>
     Comparison& out = analysis.comparisons[row];
     const std::vector<double> differences = paired_differences(cells[row], cells[baseline]);
     Draft& draft = drafts[row];
-    if (spec.test == TestKind::Blocked)
+    if (spec.test == TestKind::Blocked) {
       draft = compare_blocked(*analysis.model, row, out);
-    else if (spec.test == TestKind::Welch)
+    } else if (spec.test == TestKind::Welch) {
       draft = compare_welch(cells[row], cells[baseline], level, out);
-    else
+    } else {
       draft = compare_paired(spec.test, differences, level, out);
+    }
     if (draft.t && spec.test != TestKind::Wilcoxon) {
       out.interval = draft.t->interval;
       out.p = draft.t->p;

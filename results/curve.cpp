@@ -32,9 +32,10 @@ std::vector<SeriesInfo> list_series(ResultStore& store, const std::string& run_u
                         "WHERE run_uid = ? ORDER BY name, rank",
                         run_uid);
     std::vector<SeriesInfo> list;
-    while (rows.executeStep())
+    while (rows.executeStep()) {
       list.push_back({rows.getColumn(0).getString(), rows.getColumn(1).getString(),
                       rows.getColumn(2).getInt(), rows.getColumn(3).getInt64()});
+    }
     return list;
   });
 }
@@ -44,18 +45,21 @@ void export_csv(ResultStore& store, const std::string& run_uid,
   const std::vector<SeriesInfo> known = list_series(store, run_uid);
   std::vector<std::string> names;
   for (const SeriesInfo& series : known) names.push_back(series.metric);
-  for (const std::string& metric : metrics)
-    if (std::find(names.begin(), names.end(), metric) == names.end())
+  for (const std::string& metric : metrics) {
+    if (std::find(names.begin(), names.end(), metric) == names.end()) {
       throw SpecError(
           cat("run ", run_uid, " has no metric \"", metric, "\"", suggestion(metric, names)));
+    }
+  }
   out << "metric,rank,step,value\n";
   for (const SeriesInfo& series : known) {
     const bool wanted = metrics.empty() ||
                         std::find(metrics.begin(), metrics.end(), series.metric) != metrics.end();
     if (!wanted) continue;
-    for (const CurvePoint& point : read_curve(store, run_uid, series.metric, series.rank))
+    for (const CurvePoint& point : read_curve(store, run_uid, series.metric, series.rank)) {
       out << series.metric << ',' << series.rank << ',' << point.step << ','
           << (std::isnan(point.value) ? "" : full_precision(point.value)) << '\n';
+    }
   }
 }
 

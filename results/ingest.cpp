@@ -57,9 +57,10 @@ Ingester::Ingester(ResultStore& store)
 }
 
 void Ingester::check_fence() {
-  if (query_integer(store_.database(), "SELECT fence FROM ingest_fence") != fence_)
+  if (query_integer(store_.database(), "SELECT fence FROM ingest_fence") != fence_) {
     throw Error(cat(store_.file().string(),
                     ": another ingester has taken over; this one stops without writing"));
+  }
 }
 
 IngestReport Ingester::ingest(const std::vector<fs::path>& places) {
@@ -111,9 +112,10 @@ void Ingester::ingest_file(const fs::path& path, IngestReport& report) {
   while (ingest_batch(reader, *header, progress, report)) any = true;
   report.files += any ? 1 : 0;
   report.lost_bytes += reader.lost_bytes();
-  if (reader.lost_bytes() > 0)
+  if (reader.lost_bytes() > 0) {
     report.problems.push_back(cat(path.string(), ": ", reader.lost_bytes(),
                                   " bytes in the middle are damaged and were skipped"));
+  }
   const bool torn = reader.tail_bytes() > 0 && has_ended(*header, progress.run);
   if (torn) report.torn_bytes += reader.tail_bytes();
   if (!reader.stopped_at_gap() && (torn || reader.tail_bytes() == 0)) sizes_[path.string()] = size;
@@ -130,9 +132,10 @@ bool Ingester::has_ended(const SpoolHeader& header, std::int64_t run) {
 
 // Throws SpecError when the file cannot be used.
 void Ingester::begin_file(const fs::path& path, const SpoolHeader& header, Progress& progress) {
-  if (header.schema_version > kSpoolSchemaVersion)
+  if (header.schema_version > kSpoolSchemaVersion) {
     throw SpecError(cat("has record version ", header.schema_version, ", this program knows ",
                         kSpoolSchemaVersion, "; use the newer ablate"));
+  }
   if (!store_.knows_run(header.run_uid)) register_from_spec(path, header.run_uid);
   SQLite::Database& db = store_.database();
   progress.run = *query_integer(db, "SELECT run_id FROM run WHERE run_uid = ?", header.run_uid);
@@ -147,29 +150,36 @@ void Ingester::begin_file(const fs::path& path, const SpoolHeader& header, Progr
   progress.lost = static_cast<std::uint64_t>(row.getColumn(3).getInt64());
   if (progress.offset == 0) return;
   const auto found = checksum_before(path, progress.offset);
-  if (!found)
+  if (!found) {
     throw SpecError(cat("is shorter than the ", progress.offset,
                         " bytes read before: it was truncated; what was read is kept"));
-  if (*found != progress.checksum)
+  }
+  if (*found != progress.checksum) {
     throw SpecError(cat("differs from what was read before at byte ", progress.offset,
                         ": it was changed; what was read is kept"));
+  }
 }
 
 void Ingester::register_from_spec(const fs::path& path, const std::string& run_uid) {
-  const fs::path runs = path.parent_path().parent_path().parent_path();
+  // FOLDER/<id>/attempt-N/rankR.spool: the spec is beside the attempts, or, for bench jobs, in the
+  // output folder's runs.
+  const fs::path folder = path.parent_path().parent_path().parent_path();
   std::vector<RegisteredRun> found;
   std::vector<std::string> wanted = {run_uid};
   while (!wanted.empty()) {  // parents come before their children in `found` at the end
     const std::string uid = wanted.back();
     wanted.pop_back();
     if (store_.knows_run(uid)) continue;
-    const fs::path file = runs / uid / RunPaths("", uid).spec().filename();
+    const fs::path in_runs = RunPaths(folder.parent_path(), uid).spec();
+    const fs::path beside = folder / uid / in_runs.filename();
     std::error_code ignored;
-    if (!fs::exists(file, ignored))
+    const fs::path& file = fs::exists(beside, ignored) ? beside : in_runs;
+    if (!fs::exists(file, ignored)) {
       throw SpecError(cat("belongs to run ", run_uid, ", which is not registered, and ",
                           file.string(),
                           " does not exist; run `ablate sweep` with its sweep file "
                           "first"));
+    }
     RegisteredRun run =
         registered_run(RunSpec::from_json(nlohmann::json::parse(read_file(file), nullptr, false)));
     if (run.run_uid != uid)

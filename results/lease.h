@@ -22,6 +22,8 @@ class Lease {
 
   Lease(Lease&& other) noexcept;
   Lease& operator=(Lease&&) = delete;
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
   /// Gives it back, if it is still ours.
   ~Lease();
 

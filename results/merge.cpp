@@ -87,9 +87,10 @@ INSERT OR IGNORE INTO main.reference SELECT * FROM src.reference;
                           "SELECT name FROM src.metric s JOIN main.metric d USING(name) WHERE "
                           "(s.unit, s.better, s.kind, s.final_rule) IS NOT "
                           "(d.unit, d.better, d.kind, d.final_rule)");
-  while (other.executeStep())
+  while (other.executeStep()) {
     report_.problems.push_back(cat("metric \"", other.getColumn(0).getString(),
                                    "\" has other attributes there; those here are kept"));
+  }
 }
 
 void Merge::copy_variants() {
@@ -138,9 +139,10 @@ DELETE FROM main.spool_metric WHERE spool_uid IN (SELECT spool_uid FROM main.spo
 DELETE FROM main.spool WHERE run_uid IN (SELECT uid FROM temp.plan WHERE take);
 )sql");
   for (const char* table :
-       {"series", "attempt", "final", "declared_final", "checkpoint", "sample_bits"})
+       {"series", "attempt", "final", "declared_final", "checkpoint", "sample_bits"}) {
     db_.exec(cat("DELETE FROM main.", table,
                  " WHERE run_id IN (SELECT here FROM temp.plan WHERE take)"));
+  }
 }
 
 void Merge::copy_runs() {

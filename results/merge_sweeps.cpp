@@ -13,7 +13,8 @@ namespace {
 std::string name_here(SQLite::Database& db, std::int64_t sweep) {
   auto there = prepare(db, "SELECT name, spec_hash FROM src.sweep WHERE sweep_id = ?", sweep);
   there.executeStep();
-  const std::string name = there.getColumn(0).getString(), text = there.getColumn(1).getString();
+  std::string name = there.getColumn(0).getString();
+  const std::string text = there.getColumn(1).getString();
   const auto known = query_text(db, "SELECT spec_hash FROM main.sweep WHERE name = ?", name);
   if (!known) return name;
   const auto clash = query_integer(

@@ -37,11 +37,12 @@ void project_final(SQLite::Database& db, SeriesStore& series, std::int64_t run,
                    std::int64_t metric) {
   std::optional<CurvePoint> point = declared(db, run, metric);
   if (!point) point = by_rule(db, series, run, metric);
-  if (point)
+  if (point) {
     execute(db, "INSERT OR REPLACE INTO final(run_id, metric_id, value, step) VALUES (?, ?, ?, ?)",
             run, metric, point->value, point->step);
-  else
+  } else {
     execute(db, "DELETE FROM final WHERE run_id = ? AND metric_id = ?", run, metric);
+  }
 }
 
 void seal_run(SQLite::Database& db, SeriesStore& series, std::int64_t run) {

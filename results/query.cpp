@@ -87,10 +87,12 @@ bool is_number(const SqlValue& value) {
 // A column of numbers alone is set to the right.
 std::vector<Align> alignment_of(const QueryResult& result) {
   std::vector<Align> alignment(result.columns.size(), Align::Right);
-  for (const auto& row : result.rows)
-    for (std::size_t i = 0; i < row.size(); ++i)
+  for (const auto& row : result.rows) {
+    for (std::size_t i = 0; i < row.size(); ++i) {
       if (!is_number(row[i]) && !std::holds_alternative<std::monostate>(row[i]))
         alignment[i] = Align::Left;
+    }
+  }
   return alignment;
 }
 
@@ -128,11 +130,12 @@ std::string tables_of(SQLite::Database& db) {
 
 [[noreturn]] void refuse(SQLite::Database& db, const SQLite::Exception& error) {
   const std::string message = error.what();
-  if (error.getErrorCode() == SQLITE_AUTH || error.getErrorCode() == SQLITE_READONLY)
+  if (error.getErrorCode() == SQLITE_AUTH || error.getErrorCode() == SQLITE_READONLY) {
     throw SpecError(
         cat("query: only statements that read are accepted (SELECT, WITH, VALUES, "
             "EXPLAIN): ",
             message));
+  }
   std::string hint;
   if (message.find("no such table") != std::string::npos) {
     hint = "; tables and views: " + tables_of(db);

@@ -14,7 +14,7 @@ constexpr std::string_view kBold = "\x1b[1m", kPaper = "\x1b[2;3m", kDim = "\x1b
 constexpr std::size_t kKeyColumns = 2;  // number and label, repeated in every panel
 constexpr std::size_t kGap = 2;
 
-std::string ascii_of(std::string text) {
+std::string ascii_of(const std::string& text) {
   static const std::vector<std::pair<std::string_view, std::string_view>> replacements = {
       {"±", "+/-"}, {"−", "-"}, {"≥", ">="}, {"Δ", "diff"}, {"×", "x"}, {"–", "-"}, {"α", "alpha"}};
   return replace_all(text, replacements);

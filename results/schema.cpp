@@ -76,13 +76,15 @@ int version_of_ours(SQLite::Database& db) {
   const int version = pragma(db, "user_version");
   const bool empty = db.execAndGet("SELECT count(*) FROM sqlite_schema").getInt() == 0;
   if (empty && id == 0 && version == 0) return 0;
-  if (id != kApplicationId)
+  if (id != kApplicationId) {
     throw Error(cat(db.getFilename(), ": is an SQLite database of another program (application id ",
                     id, ", wanted ", kApplicationId, "); give another --db"));
-  if (version > schema_version())
+  }
+  if (version > schema_version()) {
     throw Error(cat(db.getFilename(), ": has schema version ", version,
                     ", this program knows versions up to ", schema_version(),
                     "; use the newer ablate that wrote it"));
+  }
   return version;
 }
 
@@ -108,9 +110,10 @@ void migrate(SQLite::Database& db) { migrate_to(db, schema_version()); }
 
 void check_schema(SQLite::Database& db) {
   const int version = version_of_ours(db);
-  if (version < schema_version())
+  if (version < schema_version()) {
     throw Error(cat(db.getFilename(), ": has schema version ", version, " of ", schema_version(),
                     "; any command that writes (such as `ablate ingest`) brings it up to date"));
+  }
 }
 
 }  // namespace ablate

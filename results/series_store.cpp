@@ -29,9 +29,10 @@ Chunk chunk_of(SQLite::Statement& row) {
 }
 
 void unpack_or_throw(const Chunk& chunk, std::vector<CurvePoint>& points) {
-  if (!unpack(chunk, points))
+  if (!unpack(chunk, points)) {
     throw SQLite::Exception(cat("a packed chunk (step ", chunk.step0, ") does not decode"),
                             SQLITE_CORRUPT);
+  }
 }
 
 double sample_of(const SQLite::Column& column) {
@@ -109,10 +110,11 @@ void SeriesStore::write_samples(std::int64_t series, std::span<const CurvePoint>
 }
 
 void SeriesStore::write_chunks(std::int64_t series, std::span<const CurvePoint> points) {
-  for (const Chunk& chunk : pack(points))
+  for (const Chunk& chunk : pack(points)) {
     rebind(put_chunk_, series, chunk.step0, chunk.stride, chunk.n, chunk.codec, chunk.min,
            chunk.max, chunk.sum, chunk.last, Blob{chunk.data})
         .exec();
+  }
 }
 
 // Turns chunks back into samples, for points that must go between them.
@@ -186,9 +188,10 @@ std::vector<CurvePoint> SeriesStore::read(std::int64_t series) {
 std::vector<CurvePoint> SeriesStore::tail(std::int64_t series, std::size_t k) {
   std::vector<CurvePoint> points;
   rebind(last_samples_, series, k);
-  while (last_samples_.executeStep())
+  while (last_samples_.executeStep()) {
     points.push_back(
         {last_samples_.getColumn(0).getInt64(), sample_of(last_samples_.getColumn(1))});
+  }
   last_samples_.reset();
   std::reverse(points.begin(), points.end());
   if (points.size() == k) return points;

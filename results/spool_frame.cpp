@@ -243,9 +243,10 @@ T load(std::string_view bytes, std::size_t at) {
 Payload encode(const Record& record) { return std::visit(Encoder{}, record); }
 
 void append_frame(std::string& out, std::uint32_t sequence, const Payload& payload) {
-  if (payload.bytes.size() > kMaxPayload)
+  if (payload.bytes.size() > kMaxPayload) {
     throw Error(cat("a spool record of ", payload.bytes.size(), " bytes exceeds the limit of ",
                     kMaxPayload, " bytes"));
+  }
   const std::size_t start = out.size();
   Writer head;
   head.put(kFrameMagic).put(static_cast<std::uint32_t>(payload.bytes.size())).put(sequence);

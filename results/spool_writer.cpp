@@ -40,6 +40,8 @@ class SpoolWriter::Impl {
  public:
   Impl(const std::filesystem::path& path, SpoolHeader header, SpoolOptions options);
   ~Impl();
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
 
   const SpoolHeader& header() const { return header_; }
   std::uint64_t stalls() const { return stalls_; }

@@ -47,9 +47,10 @@ void set_pragmas(SQLite::Database& db, ResultStore::Mode mode, bool local) {
   db.exec("PRAGMA page_size = 8192");
   const std::string wanted = local ? "wal" : "delete";
   const auto got = query_text(db, cat("PRAGMA journal_mode = ", wanted));
-  if (got != wanted)
+  if (got != wanted) {
     throw SQLite::Exception(cat("journal mode is ", got.value_or("unknown"), ", wanted ", wanted),
                             SQLITE_IOERR);
+  }
   db.exec(local ? "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 4000"
                 : "PRAGMA synchronous = FULL");
 }
@@ -95,10 +96,11 @@ ResultStore::ResultStore(const fs::path& file, Mode mode) : file_(file) {
   const bool writes = mode == Mode::ReadWrite;
   if (writes && file.has_parent_path()) make_directories(file.parent_path());
   std::error_code ignored;
-  if (!writes && !fs::exists(file, ignored))
+  if (!writes && !fs::exists(file, ignored)) {
     throw Error(cat(file.string(),
                     ": no such database; `ablate sweep` or `ablate ingest` make one, "
                     "--db names another"));
+  }
   const bool local = is_local_file_system(file);
   if (writes && !local) {
     lease_.emplace(Lease::take(file.string() + ".lease"));
@@ -123,10 +125,11 @@ void ResultStore::check(bool thorough) {
         query_text(*database_, thorough ? "PRAGMA integrity_check(5)" : "PRAGMA quick_check(5)");
     if (verdict != "ok") throw SQLite::Exception(verdict.value_or("no answer"), SQLITE_CORRUPT);
     SQLite::Statement keys(*database_, "PRAGMA foreign_key_check");
-    if (keys.executeStep())
+    if (keys.executeStep()) {
       throw SQLite::Exception(cat("a row of table ", keys.getColumn(0).getString(),
                                   " refers to a missing row of ", keys.getColumn(2).getString()),
                               SQLITE_CORRUPT);
+    }
   });
 }
 

@@ -9,7 +9,6 @@ namespace ablate {
 namespace {
 
 using nlohmann::json;
-using namespace nlohmann::literals;
 
 /// Puts the leaves of a config under the paths a user writes in a spec: "optimizer.lr",
 /// "methods.tome.r", "epochs".
@@ -52,15 +51,16 @@ std::int64_t id_of_variant(SQLite::Database& db, const RegisteredRun& run) {
   if (const auto known = find()) return *known;
   const json config = json::parse(run.config_json, nullptr, /*allow_exceptions=*/false);
   ABLATE_CHECK(config.is_object(), "configuration ", run.config_hash, " is not a JSON object");
-  const json model = config.value("/model/name"_json_pointer, json());
+  const json model = config.value(json::json_pointer("/model/name"), json());
   execute(db, "INSERT INTO variant(config_hash, config_json, model) VALUES (?, ?, ?)",
           run.config_hash, run.config_json,
           model.is_string() ? model.get<std::string>() : std::optional<std::string>());
   const std::int64_t variant = db.getLastInsertRowid();
   int position = 0;
-  for (const auto& method : run.methods)
+  for (const auto& method : run.methods) {
     execute(db, "INSERT INTO variant_method VALUES (?, ?, ?, ?)", variant, position++, method.name,
             method.inherited ? "parent" : "own");
+  }
   Flattener(db, variant).add("", config);
   return variant;
 }
@@ -93,9 +93,10 @@ std::int64_t register_run(SQLite::Database& db, const RegisteredRun& run, std::i
           "VALUES (?, ?, ?, ?, 'planned', ?)",
           run.run_uid, variant, id_of_dataset(db, run), run.seed, run.images_seen);
   const std::int64_t id = db.getLastInsertRowid();
-  for (const auto& edge : run.parents)
+  for (const auto& edge : run.parents) {
     execute(db, "INSERT INTO run_edge(run_id, parent_id, role) VALUES (?, ?, ?)", id,
             id_of_parent(db, run, edge), edge.role);
+  }
   return id;
 }
 
@@ -116,9 +117,10 @@ void label_variant(SQLite::Database& db, std::int64_t sweep, std::int64_t varian
                    const RegisteredRun& run) {
   const auto known = query_text(
       db, "SELECT label FROM sweep_variant WHERE sweep_id = ? AND variant_id = ?", sweep, variant);
-  if (known && *known != run.label)
+  if (known && *known != run.label) {
     throw SpecError(cat("rows \"", *known, "\" and \"", run.label,
                         "\" are the same configuration: remove one or change a setting"));
+  }
   const auto other =
       query_integer(db, "SELECT variant_id FROM sweep_variant WHERE sweep_id = ? AND label = ?",
                     sweep, run.label);
@@ -189,10 +191,11 @@ std::string ResultStore::find_run(const std::string& prefix) {
                            prefix);
     if (!matches.executeStep())
       throw SpecError(cat("no run begins with \"", prefix, "\"; `ablate status` lists them"));
-    const std::string found = matches.getColumn(0).getString();
-    if (found != prefix && matches.executeStep())
+    std::string found = matches.getColumn(0).getString();
+    if (found != prefix && matches.executeStep()) {
       throw SpecError(cat("several runs begin with \"", prefix, "\" (", found, ", ",
                           matches.getColumn(0).getString(), "): give more digits"));
+    }
     return found;
   });
 }

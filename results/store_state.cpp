@@ -72,9 +72,10 @@ bool apply_outcome(SQLite::Database& db, std::int64_t run_id, int attempt, const
           outcome.exit_code, outcome.end_us, rank, run_id, attempt);
   if (!last || (was_told && before == name_of(outcome.state))) return last;
   execute(db, "UPDATE run SET state = ? WHERE run_id = ?", state_after(outcome.state), run_id);
-  if (outcome.state == OutcomeState::Done)
+  if (outcome.state == OutcomeState::Done) {
     execute(db, "UPDATE run SET images_seen = coalesce(images_seen, ?) WHERE run_id = ?",
             outcome.images_seen, run_id);
+  }
   return last;
 }
 

@@ -121,10 +121,11 @@ std::string comment_of(const TableData& data) {
   std::string sql;
   for (const char c : data.sql) {
     const bool space = c == ' ' || c == '\n' || c == '\t' || c == '\r';
-    if (!space)
+    if (!space) {
       sql += c;
-    else if (!sql.empty() && sql.back() != ' ')
+    } else if (!sql.empty() && sql.back() != ' ') {
       sql += ' ';
+    }
   }
   if (!sql.empty() && sql.back() == ' ') sql.pop_back();
   return cat("database ", data.database_hash, "; SQL: ", sql);

@@ -175,9 +175,10 @@ void TableQuery::read_bench(const TableColumn& column) {
     if (!runs_[i].done || runs_[i].structure.empty()) continue;
     const auto [entry, is_new] = figures.try_emplace(runs_[i].structure);
     Figure& figure = entry->second;
-    if (is_new && rebind(newest, runs_[i].structure).executeStep())
+    if (is_new && rebind(newest, runs_[i].structure).executeStep()) {
       figure = {newest.getColumn(0).getDouble(), number_or_null(newest.getColumn(2)),
                 newest.getColumn(1).getString()};
+    }
     if (!figure.value) continue;
     add_value(i, *figure.value);
     CellData& cell = cell_of(i);
@@ -196,14 +197,16 @@ void TableQuery::read_column(std::size_t index, const TableColumn& column) {
   if (column.source == TableColumn::Source::Metric) read_metric(column);
   if (column.source == TableColumn::Source::Time) read_times(column);
   if (column.source == TableColumn::Source::Bench) read_bench(column);
-  for (RowData& row : data.rows)
+  for (RowData& row : data.rows) {
     std::sort(row.cells[index].values.begin(), row.cells[index].values.end(),
               [](const SeedValue& a, const SeedValue& b) { return a.seed < b.seed; });
+  }
   for (std::size_t i = 0; i < runs_.size(); ++i) {
-    if (runs_[i].diverged)
+    if (runs_[i].diverged) {
       ++cell_of(i).diverged;
-    else if (!has_value_[i])
+    } else if (!has_value_[i]) {
       ++cell_of(i).missing;
+    }
   }
 }
 

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <charconv>
+#include <csignal>
 #include <fstream>
 #include <iterator>
 
-#include <signal.h>
 #include <unistd.h>
 
 #include "runner/core/error.h"

@@ -84,7 +84,7 @@ std::string find_nvcc() {
   std::vector<std::string> folders = split(variable == nullptr ? "" : variable, ':');
   folders.emplace_back("/usr/local/cuda/bin");
   for (const std::string& folder : folders) {
-    const std::string file = folder + "/nvcc";
+    std::string file = folder + "/nvcc";
     if (::access(file.c_str(), X_OK) == 0) return file;
   }
   return "";

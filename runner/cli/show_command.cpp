@@ -40,7 +40,7 @@ class Printer {
   void title(const std::string& text) const {
     std::cout << "\n" << styled(style_, "1", text) << "\n";
   }
-  void grid(const Rows& rows, std::vector<Align> align = {}) const {
+  void grid(const Rows& rows, const std::vector<Align>& align = {}) const {
     for (const std::string& line : grid_lines(rows, align)) std::cout << "  " << line << "\n";
   }
 
@@ -53,12 +53,12 @@ void flatten(const json& node, const std::string& path, Rows& rows) {
   if (node.is_object()) {
     for (const auto& [key, child] : node.items()) {
       const bool transparent = key == "params" || key == "training";
-      flatten(child, transparent ? path : path.empty() ? key : path + "." + key, rows);
+      flatten(child, transparent ? path : path.empty() ? key : cat(path, ".", key), rows);
     }
   } else if (node.is_array() && !node.empty() && node[0].is_object()) {
     for (const json& child : node) {
       const std::string name = child.value("name", child.value("role", "?"));
-      flatten(child, path + "." + name, rows);
+      flatten(child, cat(path, ".", name), rows);
     }
   } else {
     rows.push_back({path, node.is_string() ? node.get<std::string>() : node.dump()});

@@ -15,7 +15,7 @@
 namespace ablate {
 namespace {
 
-using json = nlohmann::ordered_json;  // in the order in which people read it
+using nlohmann::ordered_json;
 using namespace std::chrono_literals;
 
 constexpr auto kNewLinesEvery = 30s;
@@ -44,22 +44,22 @@ std::string duration_text(const RunLine& line) {
 }
 
 template <typename T>
-json optional_json(const std::optional<T>& value) {
-  return value ? json(*value) : json(nullptr);
+ordered_json optional_json(const std::optional<T>& value) {
+  return value ? ordered_json(*value) : ordered_json(nullptr);
 }
 
-json run_json(const RunLine& line, const Workspace& workspace) {
-  json run = {{"id", line.run_uid},
-              {"label", line.label},
-              {"dataset", line.dataset},
-              {"seed", line.seed},
-              {"state", line.state},
-              {"attempts", line.attempts},
-              {"cause", line.cause},
-              {"detail", line.detail},
-              {"start_us", optional_json(line.start_us)},
-              {"end_us", optional_json(line.end_us)},
-              {"step", optional_json(line.last_step)}};
+ordered_json run_json(const RunLine& line, const Workspace& workspace) {
+  ordered_json run = {{"id", line.run_uid},
+                      {"label", line.label},
+                      {"dataset", line.dataset},
+                      {"seed", line.seed},
+                      {"state", line.state},
+                      {"attempts", line.attempts},
+                      {"cause", line.cause},
+                      {"detail", line.detail},
+                      {"start_us", optional_json(line.start_us)},
+                      {"end_us", optional_json(line.end_us)},
+                      {"step", optional_json(line.last_step)}};
   if (line.state == "running") {
     const RunProgress progress = progress_of(line, workspace);
     run["step"] = progress.step;
@@ -104,8 +104,8 @@ std::string status_text(ResultStore& store, const SweepLine& sweep, const Worksp
   return text;
 }
 
-json status_json(ResultStore& store, const SweepLine& sweep, const Workspace& workspace) {
-  json runs = json::array();
+ordered_json status_json(ResultStore& store, const SweepLine& sweep, const Workspace& workspace) {
+  ordered_json runs = ordered_json::array();
   for (const RunLine& line : sweep_runs(store, sweep.name)) {
     runs.push_back(run_json(line, workspace));
   }

@@ -25,7 +25,7 @@ bool FileDescriptor::close() {
 
 std::string read_to_end(int descriptor, const std::filesystem::path& path) {
   std::string bytes;
-  std::array<char, std::size_t{1} << 16> buffer;
+  std::array<char, std::size_t{1} << 16> buffer{};
   for (;;) {
     const ssize_t count = ::read(descriptor, buffer.data(), buffer.size());
     if (count == 0) return bytes;

@@ -15,6 +15,8 @@ class FileDescriptor {
     other.descriptor_ = -1;
   }
   FileDescriptor& operator=(FileDescriptor&& other) noexcept;
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
   ~FileDescriptor() { close(); }
 
   bool is_open() const { return descriptor_ >= 0; }

@@ -193,9 +193,10 @@ FadeSettings read_fade(Params& params, const std::string& prefix, double default
 
 double fade(const FadeSettings& settings, std::int64_t step, std::int64_t steps_per_epoch) {
   ABLATE_CHECK(steps_per_epoch >= 1 && step >= 0);
+  const std::int64_t whole_epochs = step / steps_per_epoch;
   const double epoch = settings.grain == ScheduleGrain::Step
                            ? static_cast<double>(step) / static_cast<double>(steps_per_epoch)
-                           : static_cast<double>(step / steps_per_epoch);
+                           : static_cast<double>(whole_epochs);
   if (epoch >= settings.epochs) return 0;
   const double part = epoch / settings.epochs;
   if (settings.shape == FadeSettings::Shape::Linear) return 1 - part;

@@ -94,7 +94,7 @@ std::string human_duration(double seconds) {
   const auto whole = static_cast<long long>(std::llround(seconds));
   if (whole < 3600) return print("%lld min %02lld s", whole / 60, whole % 60);
   const long long minutes = (whole + 30) / 60;
-  if (minutes < 24 * 60) return print("%lld h %02lld min", minutes / 60, minutes % 60);
+  if (minutes < 24LL * 60) return print("%lld h %02lld min", minutes / 60, minutes % 60);
   const long long hours = (minutes + 30) / 60;
   return print("%lld d %02lld h", hours / 24, hours % 24);
 }

@@ -1,10 +1,10 @@
 #include <chrono>
+#include <csignal>
 #include <fstream>
 #include <functional>
 #include <thread>
 
 #include <gtest/gtest.h>
-#include <signal.h>
 
 #include "runner/core/files.h"
 #include "runner/core/run_paths.h"

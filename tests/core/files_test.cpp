@@ -1,7 +1,8 @@
 #include "runner/core/files.h"
 
+#include <csignal>
+
 #include <gtest/gtest.h>
-#include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>

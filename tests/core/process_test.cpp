@@ -1,11 +1,11 @@
 #include "runner/core/process.h"
 
 #include <chrono>
+#include <csignal>
 #include <thread>
 
 #include <gtest/gtest.h>
 #include <sched.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include "runner/core/error.h"

@@ -211,8 +211,8 @@ TEST(Fade, LinearPerEpochOfTheReference) {
     EXPECT_EQ(fade(settings, 625 * epoch, 625), fade(settings, 625 * epoch + 624, 625));
   }
   EXPECT_EQ(fade(settings, 0, 625), 1.0);
-  EXPECT_EQ(fade(settings, 625 * 299, 625), 0.0);
-  EXPECT_EQ(fade(settings, 625 * 399, 625), 0.0);
+  EXPECT_EQ(fade(settings, 625L * 299, 625), 0.0);
+  EXPECT_EQ(fade(settings, 625L * 399, 625), 0.0);
 }
 
 TEST(Fade, LinearPerStepFallsEveryStep) {

@@ -21,10 +21,11 @@ void expect_same_bits(const std::vector<CurvePoint>& a, const std::vector<CurveP
   ASSERT_EQ(a.size(), b.size());
   for (std::size_t i = 0; i < a.size(); ++i) {
     EXPECT_EQ(a[i].step, b[i].step);
-    if (std::isnan(a[i].value))
+    if (std::isnan(a[i].value)) {
       EXPECT_TRUE(std::isnan(b[i].value));
-    else
+    } else {
       EXPECT_EQ(std::bit_cast<std::uint64_t>(a[i].value), std::bit_cast<std::uint64_t>(b[i].value));
+    }
   }
 }
 
@@ -52,7 +53,7 @@ TEST(Chunk, EverySeriesComesBackBitForBit) {
 
 TEST(Chunk, RegularSinglePrecisionTakesFourBytesAPoint) {
   std::vector<CurvePoint> points;
-  for (int i = 0; i < 512; ++i) points.push_back({10 * i, 0.5 * i});
+  for (int i = 0; i < 512; ++i) points.push_back({10L * i, 0.5 * i});
   const auto chunks = pack(points);
   ASSERT_EQ(chunks.size(), 2U);
   EXPECT_EQ(chunks[0].data.size(), 4 * kChunkPoints);

@@ -63,7 +63,7 @@ class SpoolBytes {
     header.attempt = attempt;
     header.rank = rank;
     header.first_step = first_step;
-    header.start_us = 1'000'000 * (attempt + 10);
+    header.start_us = 1'000'000L * (attempt + 10);
     add(header);
     path = cat(run, ".a", attempt, ".r", rank, ".spool");
   }

@@ -41,12 +41,12 @@ using GemmAlgorithm = std::array<std::uint64_t, 8>;
 /// the one it began with.
 using GemmChoices = std::map<std::string, GemmAlgorithm>;
 
-/// Matrix products of one run on one device: a cublasLt handle and workspace of its own, and one
-/// chosen algorithm a shape. Not thread-safe; one stream at a time.
+/// Matrix products of one run on the device that is current when it is made: a cublasLt handle and
+/// workspace of its own, and one chosen algorithm a shape. Not thread-safe; one stream at a time.
 class Gemm {
  public:
   /// Throws Error when the device has no memory for the workspace.
-  explicit Gemm(int device, std::size_t workspace_bytes = std::size_t{64} << 20);
+  explicit Gemm(std::size_t workspace_bytes = std::size_t{64} << 20);
   ~Gemm();
   Gemm(const Gemm&) = delete;
   Gemm& operator=(const Gemm&) = delete;

@@ -17,30 +17,26 @@ namespace {
 void check(cublasStatus_t status, std::string_view what,
            std::source_location where = std::source_location::current()) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  throw Error(cat("cublasLt: ", what, ": ", cublasLtGetStatusString(status), " (", where.file_name(),
-                  ":", where.line(), ")"));
+  throw Error(cat("cublasLt: ", what, ": ", cublasLtGetStatusString(status), " (",
+                  where.file_name(), ":", where.line(), ")"));
 }
 
 constexpr int kCandidates = 16;
 constexpr int kTimedRepeats = 5;
 constexpr int kTimedRounds = 3;
 
-/// The only device memory the library needs; freed with the run.
-class DeviceBuffer {
+/// Device memory for the time of a choice.
+class Scratch {
  public:
-  explicit DeviceBuffer(std::size_t bytes) : bytes_(bytes) {
-    if (bytes > 0) check_cuda(cudaMalloc(&data_, bytes));
-  }
-  ~DeviceBuffer() { cudaFree(data_); }
-  DeviceBuffer(const DeviceBuffer&) = delete;
-  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
+  explicit Scratch(std::size_t bytes) { check_cuda(cudaMalloc(&data_, bytes)); }
+  ~Scratch() { cudaFree(data_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
 
   void* data() const { return data_; }
-  std::size_t bytes() const { return bytes_; }
 
  private:
   void* data_ = nullptr;
-  std::size_t bytes_;
 };
 
 class Event {
@@ -58,16 +54,19 @@ class Event {
 }  // namespace
 
 struct Gemm::Library {
-  Library(int on_device, std::size_t workspace_bytes)
-      : device(on_device), workspace(workspace_bytes) {
+  explicit Library(std::size_t bytes) : workspace_bytes(bytes) {
+    check_cuda(cudaMalloc(&workspace, bytes));
     check(cublasLtCreate(&handle), "create");
   }
-  ~Library() { cublasLtDestroy(handle); }
+  ~Library() {
+    cublasLtDestroy(handle);
+    cudaFree(workspace);
+  }
   Library(const Library&) = delete;
   Library& operator=(const Library&) = delete;
 
-  int device;
-  DeviceBuffer workspace;
+  std::size_t workspace_bytes;
+  void* workspace = nullptr;
   cublasLtHandle_t handle = nullptr;
 };
 
@@ -126,12 +125,10 @@ cublasStatus_t Gemm::Plan::enqueue(const Library& library, const cublasLtMatmulA
   const float one = 1.0F;
   const float beta = accumulate ? 1.0F : 0.0F;
   return cublasLtMatmul(library.handle, operation, &one, b, first, a, second, &beta, c, output, c,
-                        output, &chosen, library.workspace.data(), library.workspace.bytes(),
-                        stream);
+                        output, &chosen, library.workspace, library.workspace_bytes, stream);
 }
 
-Gemm::Gemm(int device, std::size_t workspace_bytes)
-    : library_(std::make_unique<Library>(device, workspace_bytes)) {}
+Gemm::Gemm(std::size_t workspace_bytes) : library_(std::make_unique<Library>(workspace_bytes)) {}
 
 Gemm::~Gemm() = default;
 
@@ -198,11 +195,11 @@ float shortest_time(const Call& call, Stream stream) {
 void Gemm::choose(Plan& plan, const GemmShape& shape, const bfloat16* a, const bfloat16* b,
                   Stream stream) const {
   const auto algorithms = candidates(library_->handle, shape, plan.operation, plan.first,
-                                     plan.second, plan.output, library_->workspace.bytes());
+                                     plan.second, plan.output, library_->workspace_bytes);
   plan.algorithm = algorithms.front();
   if (!timing_ || algorithms.size() == 1) return;
   const std::size_t element = shape.float_output ? sizeof(float) : sizeof(bfloat16);
-  const DeviceBuffer scratch(static_cast<std::size_t>(shape.m * shape.n) * element);
+  const Scratch scratch(static_cast<std::size_t>(shape.m * shape.n) * element);
   float best = std::numeric_limits<float>::infinity();
   for (const cublasLtMatmulAlgo_t& algorithm : algorithms) {
     const float time = shortest_time(

@@ -7,6 +7,7 @@
 #include "runner/core/error.h"
 #include "runner/train/device_forward.h"
 #include "runner/train/device_step.h"
+#include "runner/worker/bench_subject.h"
 #include "runner/worker/standalone_model.h"
 
 namespace ablate {
@@ -14,7 +15,6 @@ namespace {
 
 constexpr double kWindowSeconds = 0.25;
 constexpr std::int64_t kWarmUp = 6;  // eager steps, capture, first replays
-constexpr double kLr = 1e-4;
 
 }  // namespace
 
@@ -37,20 +37,15 @@ DeviceBenchSubject::State::State(const Structure& structure, const Protocol& pro
   move_model(*model, device, at::kFloat);
   const bool trains = protocol.kind == BenchKind::Train;
   model->train(trains);
-  const std::int64_t side = model->image_size();
-  batch.images = at::arange(protocol.batch * 3 * side * side, at::kDouble).mul_(0.37).sin_();
-  batch.images = batch.images.to(at::kFloat).view({protocol.batch, 3, side, side}).to(device);
-  batch.labels = at::arange(protocol.batch, at::kLong).remainder(structure.classes).to(device);
+  batch = synthetic_batch(*model, structure, protocol.batch, at::kFloat);
+  batch.images = batch.images.to(device);
+  batch.labels = batch.labels.to(device);
   if (!trains) {
     forward = std::make_unique<DeviceForward>(*model, protocol.batch);
     return;
   }
-  const Value smoothing = Value::Table{{"label_smoothing", 0.1}};
-  Params task_params(smoothing, "bench");
-  task = Registry<TaskInfo>::get("classification").make(task_params);
-  const Value defaults;
-  Params optimizer_params(defaults, "bench");
-  optimizer = Registry<OptimizerInfo>::get("adamw").make(optimizer_params);
+  task = bench_task();
+  optimizer = bench_optimizer();
   arena.emplace(*model);
   optimizer->prepare(*arena);
   step = std::make_unique<DeviceStep>(DeviceStep::Parts{.model = *model,
@@ -76,7 +71,7 @@ void DeviceBenchSubject::repeat(std::int64_t times) {
     if (s.forward) {
       s.forward->enqueue(s.batch.images);
     } else {
-      s.step->enqueue(s.batch, {.step = s.steps++, .lr = kLr});
+      s.step->enqueue(s.batch, {.step = s.steps++, .lr = kBenchLr});
     }
   }
   if (s.forward) {

@@ -9,7 +9,6 @@
 namespace ablate {
 namespace {
 
-constexpr double kLr = 1e-3;
 constexpr std::uint64_t kSeed = 0;
 
 /// Statistics over the recorded groups where they divide the batch, over all of it elsewhere.
@@ -17,6 +16,8 @@ Structure with_batch(Structure structure, std::int64_t batch) {
   if (structure.bn_group > 0 && batch % structure.bn_group != 0) structure.bn_group = batch;
   return structure;
 }
+
+}  // namespace
 
 Batch synthetic_batch(const Model& model, const Structure& structure, std::int64_t size,
                       at::ScalarType dtype) {
@@ -29,25 +30,23 @@ Batch synthetic_batch(const Model& model, const Structure& structure, std::int64
   return batch;
 }
 
-std::unique_ptr<Task> make_task() {
+std::unique_ptr<Task> bench_task() {
   const Value settings = Value::Table{{"label_smoothing", 0.1}};
   Params params(settings, "bench");
   return Registry<TaskInfo>::get("classification").make(params);
 }
 
-std::unique_ptr<Optimizer> make_optimizer() {
+std::unique_ptr<Optimizer> bench_optimizer() {
   const Value defaults;
   Params params(defaults, "bench");
   return Registry<OptimizerInfo>::get("adamw").make(params);
 }
 
-}  // namespace
-
 struct BenchSubject::Training {
   explicit Training(Model& model)
       : arena(model),
-        task(make_task()),
-        optimizer(make_optimizer()),
+        task(bench_task()),
+        optimizer(bench_optimizer()),
         world(make_self_communicator()) {
     arena.rebuild(model, 0);
     optimizer->prepare(arena);
@@ -93,7 +92,7 @@ void BenchSubject::train_step() {
   training.reducer->finish();
   const double norm = gradient_norm(training.arena);
   ABLATE_CHECK(std::isfinite(norm), "loss ", value, ", gradient norm ", norm, " on synthetic data");
-  training.optimizer->step(training.arena, {.lr = kLr});
+  training.optimizer->step(training.arena, {.lr = kBenchLr});
 }
 
 std::int64_t peak_bytes(const Structure& structure, const Protocol& protocol) {

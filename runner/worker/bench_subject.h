@@ -13,6 +13,17 @@
 
 namespace ablate {
 
+// What every subject of a protocol is measured on.
+
+inline constexpr double kBenchLr = 1e-4;
+/// Textured images of the model's size in main memory, labels in turn.
+Batch synthetic_batch(const Model& model, const Structure& structure, std::int64_t size,
+                      at::ScalarType dtype);
+/// Classification with label smoothing 0.1.
+std::unique_ptr<Task> bench_task();
+/// AdamW with its defaults.
+std::unique_ptr<Optimizer> bench_optimizer();
+
 /// A structure under a protocol, on synthetic images: what one timed repetition does.
 class BenchSubject {
  public:

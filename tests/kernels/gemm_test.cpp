@@ -66,7 +66,7 @@ class GemmGpu : public test::GpuTest {
 };
 
 TEST_F(GemmGpu, TheThreeProductsOfALinearLayer) {
-  Gemm gemm(0);
+  Gemm gemm;
   for (const bool timing : {false, true}) {
     gemm.set_timing(timing);
     gemm.set_choices({});
@@ -89,11 +89,11 @@ TEST_F(GemmGpu, RecordedChoicesGiveTheSameBits) {
     gemm.run(shape, device_a.data(), device_b.data(), c.data(), nullptr, nullptr);
     return c.download();
   };
-  Gemm first(0);
+  Gemm first;
   first.set_timing(true);
   const auto chosen = product(first);
   EXPECT_EQ(first.choices().count(shape.str()), 1U);
-  Gemm second(0);
+  Gemm second;
   second.set_choices(first.choices());
   EXPECT_TRUE(test::same_bits(product(second), chosen));
   EXPECT_TRUE(test::same_bits(product(second), chosen));

@@ -5,7 +5,7 @@
 
 namespace ablate {
 
-FusedContext::FusedContext(at::Device device) : device_(device), gemm_(device.index()) {}
+FusedContext::FusedContext(at::Device device) : device_(device) {}
 
 FusedContext::~FusedContext() = default;
 

@@ -25,6 +25,7 @@ struct FusedParameter {
 /// forward pass through ForwardState. One thread at a time.
 class FusedContext {
  public:
+  /// `device` must be the current one.
   explicit FusedContext(at::Device device);
   ~FusedContext();
   FusedContext(const FusedContext&) = delete;

@@ -56,23 +56,34 @@ std::pair<std::uint64_t, std::uint64_t> first_points(const fs::path& spool) {
 }
 
 /// A run that was stopped at each of its first steps, before any of it was ingested: attempts 1 to
-/// 3 made steps 0 to 2, the checkpoints of the last two are kept.
-class Damage : public ::testing::Test {
- protected:
+/// 3 made steps 0 to 2, the checkpoints of the last two are kept. Made once a test program.
+struct StoppedRun {
   static constexpr int kAttempts = 3;
 
-  void SetUp() override {
-    ASSERT_EQ(finished_sweep().run.status.code, 0) << finished_sweep().run.errors;
-    bench_.write("dense.toml", dense_sweep());
+  StoppedRun() {
+    bench.write("run.toml", dense_run());
+    bench.write("stop", "");
+    for (int attempt = 1; attempt <= kAttempts; ++attempt) {
+      const CapturedRun run = bench.train({"run.toml", "--out", "out", "--stop-file", "stop"});
+      stopped = stopped && run.status.code == 3;
+      errors += run.errors;
+    }
   }
 
-  void interrupt() {
-    bench_.write("run.toml", dense_run());
-    bench_.write("stop", "");
-    for (int attempt = 1; attempt <= kAttempts; ++attempt) {
-      const CapturedRun run = bench_.train({"run.toml", "--out", "out", "--stop-file", "stop"});
-      ASSERT_EQ(run.status.code, 3) << run.errors;
-    }
+  test::TempFolder folder;
+  Workbench bench{folder.path()};
+  bool stopped = true;
+  std::string errors;
+};
+
+class Damage : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_EQ(finished_sweep().run.status.code, 0) << finished_sweep().run.errors;
+    static const StoppedRun run;
+    ASSERT_TRUE(run.stopped) << run.errors;
+    fs::copy(run.bench.out(), bench_.out(), fs::copy_options::recursive);
+    bench_.write("dense.toml", dense_sweep());
     ASSERT_EQ(checkpoints().size(), 2U);
   }
 
@@ -112,7 +123,6 @@ class Damage : public ::testing::Test {
 };
 
 TEST_F(Damage, AnUntouchedRunGoesOnFromItsNewestCheckpoint) {
-  interrupt();
   const CapturedRun done = finish();
   EXPECT_FALSE(contains(done.errors, "problem")) << done.errors;
   EXPECT_EQ(last_attempt(), "4,3,done\n");
@@ -120,7 +130,6 @@ TEST_F(Damage, AnUntouchedRunGoesOnFromItsNewestCheckpoint) {
 }
 
 TEST_F(Damage, ACorruptCheckpointIsSkippedWithAWarning) {
-  interrupt();
   const fs::path newest = checkpoints()[0];
   flip_byte(newest / "tensors.safetensors", fs::file_size(newest / "tensors.safetensors") / 2);
   finish();
@@ -132,7 +141,6 @@ TEST_F(Damage, ACorruptCheckpointIsSkippedWithAWarning) {
 }
 
 TEST_F(Damage, WithoutAValidCheckpointARunBeginsAnew) {
-  interrupt();
   const auto found = checkpoints();
   fs::resize_file(found[0] / "tensors.safetensors", 100);
   fs::remove(found[1] / "manifest.json");
@@ -143,9 +151,8 @@ TEST_F(Damage, WithoutAValidCheckpointARunBeginsAnew) {
 }
 
 TEST_F(Damage, ATornTailThatACheckpointDoesNotRelyOnLosesNothing) {
-  interrupt();
   // As a kill leaves it: behind the checkpoint the outcome is torn, the seal is missing.
-  const fs::path spool = paths().spool(kAttempts, 0);
+  const fs::path spool = paths().spool(StoppedRun::kAttempts, 0);
   const auto ends = frame_ends(spool);
   fs::resize_file(spool, ends[ends.size() - 2] - 5);
   const CapturedRun done = finish();
@@ -155,8 +162,7 @@ TEST_F(Damage, ATornTailThatACheckpointDoesNotRelyOnLosesNothing) {
 }
 
 TEST_F(Damage, NumbersLostWithATruncatedSpoolAreReported) {
-  interrupt();
-  const fs::path spool = paths().spool(kAttempts, 0);
+  const fs::path spool = paths().spool(StoppedRun::kAttempts, 0);
   fs::resize_file(spool, first_points(spool).second - 5);
   const CapturedRun done = finish();
   EXPECT_TRUE(contains(done.errors, "problem")) << done.errors;
@@ -172,7 +178,6 @@ TEST_F(Damage, NumbersLostWithATruncatedSpoolAreReported) {
 }
 
 TEST_F(Damage, AChangedByteInASpoolIsReported) {
-  interrupt();
   const auto [begin, end] = first_points(paths().spool(1, 0));
   flip_byte(paths().spool(1, 0), (begin + end) / 2);
   const CapturedRun ingest = bench_.ablate({"ingest"});

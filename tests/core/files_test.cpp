@@ -1,5 +1,6 @@
 #include "runner/core/files.h"
 
+#include <cerrno>
 #include <csignal>
 
 #include <gtest/gtest.h>
@@ -89,6 +90,20 @@ TEST(WriteFileAtomic, AFolderInTheWayLeavesNothingBehind) {
   fs::create_directory(folder / "f");
   EXPECT_THROW(write_file_atomic(folder / "f", "x"), Error);
   EXPECT_EQ(entries(folder.path()), 1U);
+}
+
+// Another attempt may find space; it will find no file that does not exist.
+TEST(FileError, TellsFaultsOfTheMachineFromOthers) {
+  for (const int fault : {ENOSPC, EDQUOT, EFBIG, EIO, EROFS}) {
+    EXPECT_THROW(throw_file_error("f", "cannot be written", fault), TransientError) << fault;
+  }
+  for (const int other : {ENOENT, EACCES, ENOTDIR, EEXIST}) {
+    try {
+      throw_file_error("f", "cannot be written", other);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit_code(), ExitCode::Failed) << error.what();
+    }
+  }
 }
 
 TEST(ReadFile, NamesWhatCannotBeRead) {

@@ -1,6 +1,12 @@
+#include <chrono>
+#include <fstream>
+#include <thread>
+
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include "runner/core/text.h"
+#include "tests/end_to_end/process_table.h"
 #include "tests/end_to_end/sweep_results.h"
 #include "tests/end_to_end/tiny_sweep.h"
 #include "tests/end_to_end/workbench.h"
@@ -58,6 +64,44 @@ TEST(Commands, SpeedAndMemoryAreMeasuredOnceAStructureAndSurviveTheDatabase) {
   const CapturedRun rebuilt = bench.ablate({"sweep", "speed.toml"});
   EXPECT_EQ(rebuilt.status.code, 0) << rebuilt.errors;
   EXPECT_FALSE(contains(rebuilt.errors, "measure")) << rebuilt.errors;
+}
+
+/// Whether a process has a handler for a signal.
+bool catches(pid_t pid, int signal) {
+  std::ifstream status(cat("/proc/", pid, "/status"));
+  for (std::string line; std::getline(status, line);) {
+    if (!line.starts_with("SigCgt:")) continue;
+    return (std::stoull(line.substr(7), nullptr, 16) >> (signal - 1) & 1) != 0;
+  }
+  return false;
+}
+
+/// Waits for the mpirun of a job in the folder that can be told to end; the test runner has a
+/// deadline.
+pid_t wait_for_mpirun(const std::string& folder) {
+  for (;; std::this_thread::sleep_for(std::chrono::milliseconds(1))) {
+    for (const test::ProcessEntry& entry : test::processes_naming(folder)) {
+      if (entry.arguments[0] == "mpirun" && catches(entry.id.pid, SIGTERM)) return entry.id.pid;
+    }
+  }
+}
+
+// mpirun then exits with 1, as if a rank had failed, and no rank had the time to tell anything.
+TEST(Commands, ALauncherThatIsEndedBeforeItsRanksStartIsTriedAgain) {
+  const test::TempFolder folder;
+  const Workbench bench(folder.path());
+  std::string text = kTinySweep;
+  text.replace(text.find("[[variant]]\nlabel = \"dense, same"), std::string::npos,
+               "[seeds]\ncount = 1\n[launch]\nranks = 2\n");
+  bench.write("dense.toml", text);
+  ProcessOptions options = test::real_ablate(folder.path(), {"sweep", "dense.toml", "epochs=60"});
+  options.output_file = bench / "stdout.txt";
+  options.error_file = bench / "stderr.txt";
+  ChildProcess ablate(options);
+  ASSERT_EQ(::kill(wait_for_mpirun((bench.out() / "runs").string()), SIGTERM), 0);
+  EXPECT_EQ(ablate.wait().code, 0) << read_file(bench / "stderr.txt");
+  EXPECT_EQ(bench.query("SELECT count(*), sum(outcome = 'failed') FROM attempt"), "2,0\n")
+      << bench.query("SELECT outcome, cause, detail FROM attempt");
 }
 
 TEST(Commands, ListAndDoctorSpeakForTheTrainingProgram) {

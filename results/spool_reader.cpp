@@ -86,6 +86,11 @@ bool SpoolReader::find_frame(Frame& frame) {
   while (load_more()) {
   }
   const std::string_view all = buffer_;
+  // The writer may have appended, or completed, the frame at this very place meanwhile.
+  if (parse_frame(all.substr(at_), frame)) {
+    at_ += frame.size;
+    return true;
+  }
   for (std::size_t found = at_; (found = all.find(magic, found + 1)) != std::string_view::npos;) {
     if (!parse_frame(all.substr(found), frame)) continue;
     if (gaps_ == Gaps::Stop) {

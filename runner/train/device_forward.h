@@ -17,8 +17,11 @@ class DeviceForward {
   DeviceForward(const DeviceForward&) = delete;
   DeviceForward& operator=(const DeviceForward&) = delete;
 
-  /// Enqueues a pass over images (batch, 3, S, S); returns before it has run.
+  /// Enqueues a pass over images (batch, 3, S, S); returns before it has run. They are copied
+  /// unless they are inputs().
   void enqueue(const at::Tensor& images);
+  /// What passes read, on the device: for callers that can write their images there.
+  const at::Tensor& inputs() const { return images_; }
   /// Waits; the logits of the last pass.
   const at::Tensor& wait();
 

@@ -63,8 +63,9 @@ void DeviceStep::enqueue(const Batch& batch, const DeviceStepNumbers& numbers) {
 void DeviceStep::load_inputs(const Batch& batch) {
   ABLATE_CHECK(batch.images.size(0) == parts_.batch, batch.images.size(0), " images in a step of ",
                parts_.batch);
+  if (&batch == &inputs_) return;
   const at::NoGradGuard no_grad;
-  if (!batch.images.is_same(inputs_.images)) inputs_.images.copy_(batch.images, true);
+  inputs_.images.copy_(batch.images, true);
   inputs_.labels.copy_(batch.labels, true);
   if (!batch.other_labels.defined()) return;
   if (!inputs_.other_labels.defined()) {

@@ -48,8 +48,10 @@ class DeviceStep {
   DeviceStep& operator=(const DeviceStep&) = delete;
 
   /// Enqueues one step on the batch; returns before it has run. The batch may be host or device
-  /// memory and must have parts.batch rows.
+  /// memory and must have parts.batch rows; it is copied unless it is inputs().
   void enqueue(const Batch& batch, const DeviceStepNumbers& numbers);
+  /// What steps read, on the device: for callers that can write their batch there.
+  const Batch& inputs() const { return inputs_; }
 
   /// Waits for the last step enqueued.
   DeviceStepResult wait();

@@ -22,7 +22,6 @@ struct DeviceBenchSubject::State {
   State(const Structure& structure, const Protocol& protocol);
 
   std::shared_ptr<Model> model;
-  Batch batch;
   std::unique_ptr<Task> task;
   std::unique_ptr<Optimizer> optimizer;
   std::optional<ParameterArena> arena;
@@ -37,11 +36,10 @@ DeviceBenchSubject::State::State(const Structure& structure, const Protocol& pro
   move_model(*model, device, at::kFloat);
   const bool trains = protocol.kind == BenchKind::Train;
   model->train(trains);
-  batch = synthetic_batch(*model, structure, protocol.batch, at::kFloat);
-  batch.images = batch.images.to(device);
-  batch.labels = batch.labels.to(device);
+  const Batch batch = synthetic_batch(*model, structure, protocol.batch, at::kFloat);
   if (!trains) {
     forward = std::make_unique<DeviceForward>(*model, protocol.batch);
+    forward->inputs().copy_(batch.images);
     return;
   }
   task = bench_task();
@@ -56,6 +54,8 @@ DeviceBenchSubject::State::State(const Structure& structure, const Protocol& pro
                                                         .first_position = 0,
                                                         .seed = 0,
                                                         .ema = false});
+  step->inputs().images.copy_(batch.images);
+  step->inputs().labels.copy_(batch.labels);
 }
 
 DeviceBenchSubject::DeviceBenchSubject(const Structure& structure, const Protocol& protocol)
@@ -69,9 +69,9 @@ void DeviceBenchSubject::repeat(std::int64_t times) {
   State& s = *state_;
   for (std::int64_t i = 0; i < times; ++i) {
     if (s.forward) {
-      s.forward->enqueue(s.batch.images);
+      s.forward->enqueue(s.forward->inputs());
     } else {
-      s.step->enqueue(s.batch, {.step = s.steps++, .lr = kBenchLr});
+      s.step->enqueue(s.step->inputs(), {.step = s.steps++, .lr = kBenchLr});
     }
   }
   if (s.forward) {

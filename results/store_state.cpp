@@ -57,6 +57,9 @@ class DurableTransaction {
 bool apply_outcome(SQLite::Database& db, std::int64_t run_id, int attempt, const Outcome& outcome,
                    std::optional<int> rank) {
   const bool last = attempt > 0 && attempt == last_attempt(db, run_id);
+  // Rank 0 alone writes final weights and numbers: another rank may be done before it is, and it
+  // may be killed meanwhile.
+  if (rank.value_or(0) > 0 && outcome.state == OutcomeState::Done) return last;
   auto known = prepare(db, "SELECT outcome, told_by FROM attempt WHERE run_id = ? AND n = ?",
                        run_id, attempt);
   if (!known.executeStep()) return last;

@@ -172,6 +172,22 @@ TEST(Store, TheSpooledOutcomeIsTheTruth) {
   EXPECT_EQ(describe_run(store, "child0").run.state, "ready");
 }
 
+// The others have nothing to write at the end: they are done while rank 0 still saves the weights.
+TEST(Store, NoRankButTheFirstIsDoneForTheRun) {
+  const TempFolder folder;
+  ResultStore store(folder / "results.db");
+  store.register_runs(family());
+  store.claim("parent0");
+  SpoolBytes other("parent0", 1, 0, 1);
+  other.outcome(OutcomeState::Done);
+  Ingester ingester(store);
+  ingester.ingest({other.write(folder.path())});
+  EXPECT_EQ(describe_run(store, "parent0").run.state, "running");
+  store.finish("parent0", 1, outcome_of(OutcomeState::Transient, "killed"));
+  EXPECT_EQ(describe_run(store, "parent0").run.state, "interrupted");
+  EXPECT_EQ(describe_run(store, "child0").run.state, "planned");
+}
+
 TEST(Store, OneOfManyProcessesGetsARun) {
   const TempFolder folder;
   { ResultStore(folder / "results.db").register_runs(family()); }

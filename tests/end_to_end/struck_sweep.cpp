@@ -1,6 +1,7 @@
 #include "tests/end_to_end/struck_sweep.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -14,6 +15,13 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kMostStarts = 200;
+constexpr double kGlance = 0.001;       // seconds between looks at the runs
+constexpr double kLastMoments = 0.030;  // seconds from the first file of the finals to the end
+
+/// Whether a run's final weights are being written, or are there.
+bool saves_finals(const RunPaths& paths) {
+  return fs::exists(paths.final_directory()) || fs::exists(paths.directory / ".new-final.0");
+}
 
 /// What the newest attempt at a run is doing.
 std::string stage_of(const RunPaths& paths) {
@@ -22,7 +30,7 @@ std::string stage_of(const RunPaths& paths) {
       cat(contains(spec, "\"nose\"") ? ", NOSE" : "", contains(spec, "\"tome\"") ? " + ToMe" : "");
   int attempt = 1;
   while (fs::exists(paths.attempt(attempt + 1))) ++attempt;
-  if (fs::exists(paths.final_directory())) return "finishing" + methods;
+  if (saves_finals(paths)) return "finishing" + methods;
   if (!fs::exists(paths.spool(attempt, 0))) return "starting" + methods;
   std::error_code pruned;
   for (const auto& entry : fs::directory_iterator(paths.checkpoints(), pruned)) {
@@ -54,10 +62,33 @@ bool StruckSweep::run() {
 
 ExitStatus StruckSweep::follow(ChildProcess& ablate) {
   while (!blows_.empty()) {
-    if (const auto status = ablate.wait_for(blows_.random_seconds(longest_wait_))) return *status;
+    // The last moments of a run are short; blind blows seldom fall into them.
+    const auto status = blows_.random_below(3) == 0
+                            ? lie_in_wait(ablate)
+                            : ablate.wait_for(blows_.random_seconds(longest_wait_));
+    if (status) return *status;
     strike(ablate);
   }
   return ablate.wait();
+}
+
+/// Waits until a run comes to its end, but not for ever.
+std::optional<ExitStatus> StruckSweep::lie_in_wait(ChildProcess& ablate) {
+  const auto end =
+      std::chrono::steady_clock::now() + std::chrono::duration<double>(3 * longest_wait_);
+  while (std::chrono::steady_clock::now() < end && !somebody_finishes()) {
+    if (const auto status = ablate.wait_for(kGlance)) return status;
+  }
+  return ablate.wait_for(blows_.random_seconds(kLastMoments));
+}
+
+bool StruckSweep::somebody_finishes() const {
+  std::error_code not_yet;
+  for (const auto& entry : fs::directory_iterator(bench_.out() / "runs", not_yet)) {
+    const RunPaths paths(bench_.out(), entry.path().filename());
+    if (fs::exists(paths.directory / "job.json") && saves_finals(paths)) return true;
+  }
+  return false;
 }
 
 /// One of the live jobs, mpirun first, then its ranks; empty while none runs.

@@ -10,10 +10,11 @@
 
 namespace ablate::test {
 
-/// A sweep that is struck at random moments and started again until it is complete.
+/// A sweep that is struck at random moments, and as runs finish, and started again until it is
+/// complete.
 class StruckSweep {
  public:
-  /// `arguments` of `ablate`; waits up to `longest_wait` seconds before each blow.
+  /// `arguments` of `ablate`; waits up to `longest_wait` seconds before most blows.
   StruckSweep(const Workbench& bench, std::vector<std::string> arguments, double longest_wait,
               Blows& blows)
       : bench_(bench),
@@ -29,6 +30,8 @@ class StruckSweep {
 
  private:
   ExitStatus follow(ChildProcess& ablate);
+  std::optional<ExitStatus> lie_in_wait(ChildProcess& ablate);
+  bool somebody_finishes() const;
   std::vector<ProcessEntry> choose_job();
   std::optional<std::string> stage(const std::vector<ProcessEntry>& job) const;
   void strike(ChildProcess& ablate);

@@ -80,18 +80,41 @@ void remove_stale(const fs::path& path, const std::string& stale) {
   ::unlink(moved.c_str());
 }
 
+void write_all(int file, const fs::path& path, const std::string& content) {
+  const auto size = static_cast<ssize_t>(content.size());
+  if (::write(file, content.data(), content.size()) != size || ::fsync(file) != 0) {
+    throw_file_error(path, "cannot write the lease", errno);
+  }
+}
+
+// Writes the lease without a name first and then gives it one, so that whoever is killed in between
+// leaves nothing. False when the file exists; nothing where the file system cannot do this.
+std::optional<bool> create_whole(const fs::path& path, const std::string& content) {
+  const fs::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  FileDescriptor file(::open(folder.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0644));
+  if (!file.is_open()) return std::nullopt;
+  write_all(file.get(), path, content);
+  const std::string unnamed = cat("/proc/self/fd/", file.get());
+  if (::linkat(AT_FDCWD, unnamed.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) == 0) {
+    return true;
+  }
+  if (errno == EEXIST) return false;
+  return std::nullopt;
+}
+
 // False when the file exists.
 bool create(const fs::path& path, const std::string& content) {
+  if (const auto made = create_whole(path, content)) return *made;
   FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!file.is_open()) {
     if (errno == EEXIST) return false;
     throw_file_error(path, "cannot take the lease for writing", errno);
   }
-  const auto size = static_cast<ssize_t>(content.size());
-  if (::write(file.get(), content.data(), content.size()) != size || ::fsync(file.get()) != 0) {
-    const int why = errno;
+  try {
+    write_all(file.get(), path, content);
+  } catch (...) {
     ::unlink(path.c_str());
-    throw_file_error(path, "cannot write the lease", why);
+    throw;
   }
   return true;
 }

@@ -72,10 +72,10 @@ std::string listing(const fs::path& folder) {
 }
 
 void expect_nobody_left(const Workbench& bench) {
+  EXPECT_EQ(join(test::open_files_below(bench.out()), "\n"), "");
   for (const test::ProcessEntry& entry : test::processes_naming(bench.out().string())) {
     ADD_FAILURE() << "process " << entry.id.pid << " is left: " << join(entry.arguments, " ");
   }
-  EXPECT_EQ(join(test::open_files_below(bench.out()), "\n"), "");
 }
 
 /// Runs the sweep under blows and compares everything with the undisturbed one. Returns the number

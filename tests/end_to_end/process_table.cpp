@@ -1,8 +1,10 @@
 #include "tests/end_to_end/process_table.h"
 
 #include <charconv>
+#include <chrono>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include <unistd.h>
 
@@ -51,7 +53,9 @@ std::vector<ProcessEntry> processes_naming(const std::string& text) {
   return found;
 }
 
-std::vector<std::string> open_files_below(const fs::path& folder) {
+namespace {
+
+std::vector<std::string> now_open_below(const fs::path& folder) {
   std::vector<std::string> found;
   for (const pid_t pid : other_processes()) {
     std::error_code ended;
@@ -60,6 +64,19 @@ std::vector<std::string> open_files_below(const fs::path& folder) {
       const std::string file = fs::read_symlink(entry.path(), closed);
       if (file.starts_with(folder.string() + "/")) found.push_back(cat(pid, ": ", file));
     }
+  }
+  return found;
+}
+
+}  // namespace
+
+std::vector<std::string> open_files_below(const fs::path& folder) {
+  constexpr auto kPatience = std::chrono::seconds(10);
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  std::vector<std::string> found = now_open_below(folder);
+  while (!found.empty() && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    found = now_open_below(folder);
   }
   return found;
 }

@@ -18,7 +18,8 @@ struct ProcessEntry {
 /// The processes, but for this one, with `text` in their command line.
 std::vector<ProcessEntry> processes_naming(const std::string& text);
 
-/// "PID: FILE" for every file below `folder` that another process has open.
+/// "PID: FILE" for every file below `folder` that another process has open. A process that was
+/// killed gives up its files within moments: those still open after some seconds are told.
 std::vector<std::string> open_files_below(const std::filesystem::path& folder);
 
 }  // namespace ablate::test

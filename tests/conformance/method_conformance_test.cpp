@@ -3,6 +3,7 @@
 #include "runner/core/error.h"
 #include "runner/measure/mac_counter.h"
 #include "tests/conformance/method_examples.h"
+#include "tests/support/run_records.h"
 #include "tests/support/small_run.h"
 #include "tests/support/temp_folder.h"
 
@@ -155,43 +156,16 @@ TEST_P(MethodConformance, TwentyStepsLowerTheLoss) {
   EXPECT_LT(mean(16), mean(0));
 }
 
-/// ||a - b|| / ||a|| over all tensors but key biases, whose true gradient is zero.
-double distance(const RunRecord& a, const RunRecord& b) {
-  double difference = 0, norm = 0;
-  EXPECT_EQ(a.weights.size(), b.weights.size());
-  for (const auto& [name, tensor] : a.weights) {
-    at::Tensor first = tensor, second = b.weights.at(name);
-    if (name.ends_with("attn.qkv.bias")) {
-      const std::int64_t dim = tensor.size(0) / 3;
-      first = at::cat({tensor.narrow(0, 0, dim), tensor.narrow(0, 2 * dim, dim)});
-      second = at::cat({second.narrow(0, 0, dim), second.narrow(0, 2 * dim, dim)});
-    }
-    difference += (first - second).square().sum().item<double>();
-    norm += first.square().sum().item<double>();
-  }
-  return std::sqrt(difference / norm);
-}
-
 TEST_P(MethodConformance, TwoRanksTrainAsOneDoes) {
   const TempFolder alone, shared, cut;
   const RunSpec spec = test::resolve_small(run_table(4));
   const RunRecord one = test::run_small(spec, alone.path());
   const RunRecord two = test::run_small(spec, shared.path(), 2);
   EXPECT_EQ(one.structure, two.structure);
-  EXPECT_LT(distance(one, two), 1e-9);
+  EXPECT_LT(test::weight_distance(one.weights, two.weights), 1e-9);
   const RunRecord four = test::run_small(spec, cut.path(), 1, 8);
   EXPECT_EQ(one.structure, four.structure);
-  EXPECT_LT(distance(one, four), 1e-9) << "micro-batches";
-}
-
-void expect_same_bits(const RunRecord& a, const RunRecord& b) {
-  EXPECT_EQ(a.structure, b.structure);
-  EXPECT_EQ(a.series, b.series);
-  EXPECT_EQ(a.finals, b.finals);
-  ASSERT_EQ(a.weights.size(), b.weights.size());
-  for (const auto& [name, tensor] : a.weights) {
-    EXPECT_TRUE(at::equal(tensor, b.weights.at(name))) << name;
-  }
+  EXPECT_LT(test::weight_distance(one.weights, four.weights), 1e-9) << "micro-batches";
 }
 
 // Stopped after every single step and continued from its checkpoint each time.
@@ -209,7 +183,7 @@ TEST_P(MethodConformance, InterruptedRunsEndWithTheSameBits) {
   }
   ASSERT_EQ(outcome.state, OutcomeState::Done);
   EXPECT_EQ(environment.attempt, 8) << "one attempt a step";
-  expect_same_bits(undisturbed, test::read_run(spec, environment, environment.attempt));
+  test::expect_same_bits(undisturbed, test::read_run(spec, environment, environment.attempt));
 }
 
 TEST_P(MethodConformance, RunsInOneProcessDoNotTouchEachOther) {
@@ -228,9 +202,11 @@ TEST_P(MethodConformance, RunsInOneProcessDoNotTouchEachOther) {
     }
   }
   for (std::size_t i = 0; i < specs.size(); ++i) {
-    expect_same_bits(records[i], test::read_run(specs[i], test::environment_in(together.path())));
+    test::expect_same_bits(records[i],
+                           test::read_run(specs[i], test::environment_in(together.path())));
   }
-  EXPECT_GT(distance(records[0], records[1]), 1e-3) << "seeds must matter";
+  EXPECT_GT(test::weight_distance(records[0].weights, records[1].weights), 1e-3)
+      << "seeds must matter";
 }
 
 INSTANTIATE_TEST_SUITE_P(All, MethodConformance, testing::ValuesIn(Registry<MethodInfo>::names()),

@@ -14,6 +14,43 @@ double scale_of(const float* scale, std::int64_t sample) {
   return scale == nullptr ? 1.0 : scale[sample];
 }
 
+/// A token that takes part in a row.
+struct Part {
+  std::int64_t token;
+  double share;
+};
+
+/// The tokens of row `token` of x: itself, or the members of a group.
+std::vector<Part> parts_of(const JoinGroups& groups, const AddNormShape& shape, std::int64_t sample,
+                           std::int64_t token) {
+  if (groups.offsets == nullptr) return {{token, 1.0}};
+  const std::int32_t* offsets = groups.offsets + sample * (shape.normalised + 1) + token;
+  std::vector<Part> parts;
+  for (std::int32_t i = offsets[0]; i < offsets[1]; ++i) {
+    const std::int64_t member = groups.members[sample * shape.base + i];
+    parts.push_back({member, groups.shares[sample * shape.base + member]});
+  }
+  return parts;
+}
+
+/// Element c of a row before it is rounded.
+template <typename R>
+double joined(const AddNormForward<R>& arguments, std::int64_t sample,
+              const std::vector<Part>& parts, std::int64_t c) {
+  const AddNormShape& shape = arguments.shape;
+  double sum = 0.0;
+  for (const auto& [token, share] : parts) {
+    double value = gain_of(arguments.skip) *
+                   to_float(arguments.base[(sample * shape.base + token) * shape.width + c]);
+    if (arguments.branch != nullptr) {
+      value += scale_of(arguments.scale, sample) *
+               to_float(arguments.branch[(sample * shape.branch + token) * shape.width + c]);
+    }
+    sum += share * value;
+  }
+  return sum;
+}
+
 struct Moments {
   double mean, rstd;
 };
@@ -66,20 +103,14 @@ std::vector<double> norm_gradient(const AddNormBackward<R>& arguments, std::int6
 template <typename R>
 void add_norm_forward(const AddNormForward<R>& arguments) {
   const AddNormShape& shape = arguments.shape;
-  const double skip = gain_of(arguments.skip);
   std::vector<double> row(static_cast<std::size_t>(shape.width));
   for (std::int64_t i = 0; i < shape.batch * shape.normalised; ++i) {
     const std::int64_t sample = i / shape.normalised, token = i % shape.normalised;
-    const std::int64_t base = (sample * shape.base + token) * shape.width;
-    const std::int64_t branch = (sample * shape.branch + token) * shape.width;
+    const std::vector<Part> parts = parts_of(arguments.groups, shape, sample, token);
     const std::int64_t x = (sample * shape.x + token) * shape.width;
     for (std::size_t c = 0; c < row.size(); ++c) {
       const auto column = static_cast<std::int64_t>(c);
-      double value = skip * to_float(arguments.base[base + column]);
-      if (arguments.branch != nullptr) {
-        value += scale_of(arguments.scale, sample) * to_float(arguments.branch[branch + column]);
-      }
-      const R rounded = from_float<R>(static_cast<float>(value));
+      const R rounded = from_float<R>(static_cast<float>(joined(arguments, sample, parts, column)));
       if (arguments.x != nullptr) arguments.x[x + column] = rounded;
       row[c] = to_float(rounded);
     }
@@ -103,8 +134,10 @@ void add_norm_backward(const AddNormBackward<R>& arguments) {
   const auto width = static_cast<std::size_t>(shape.width);
   const double skip = gain_of(arguments.skip);
   std::vector<double> d_gamma(width), d_beta(width), d_bias(width);
-  for (std::int64_t i = 0; i < shape.batch * shape.base; ++i) {
-    const std::int64_t sample = i / shape.base, token = i % shape.base;
+  const std::int64_t rows = arguments.groups.offsets == nullptr ? shape.base : shape.normalised;
+  for (std::int64_t i = 0; i < shape.batch * rows; ++i) {
+    const std::int64_t sample = i / rows, token = i % rows;
+    const std::vector<Part> parts = parts_of(arguments.groups, shape, sample, token);
     std::vector<double> gradient(width);
     if (token < shape.normalised) {
       gradient =
@@ -112,18 +145,20 @@ void add_norm_backward(const AddNormBackward<R>& arguments) {
                         arguments.x + (sample * shape.x + token) * shape.width, d_gamma, d_beta);
     }
     const std::int64_t incoming = (sample * shape.dx + token) * shape.width;
-    const std::int64_t branch = (sample * shape.branch + token) * shape.width;
     for (std::size_t c = 0; c < width; ++c) {
       const auto column = static_cast<std::int64_t>(c);
       if (arguments.dx != nullptr && token < shape.dx) {
         gradient[c] += to_float(arguments.dx[incoming + column]);
       }
-      arguments.d_base[i * shape.width + column] =
-          from_float<R>(static_cast<float>(skip * gradient[c]));
-      if (arguments.d_branch == nullptr || token >= shape.branch) continue;
-      const double d_branch = scale_of(arguments.scale, sample) * gradient[c];
-      arguments.d_branch[branch + column] = from_float<bfloat16>(static_cast<float>(d_branch));
-      d_bias[c] += d_branch;
+      for (const auto& [part, share] : parts) {
+        arguments.d_base[(sample * shape.base + part) * shape.width + column] =
+            from_float<R>(static_cast<float>(skip * share * gradient[c]));
+        if (arguments.d_branch == nullptr || part >= shape.branch) continue;
+        const double d_branch = scale_of(arguments.scale, sample) * share * gradient[c];
+        arguments.d_branch[(sample * shape.branch + part) * shape.width + column] =
+            from_float<bfloat16>(static_cast<float>(d_branch));
+        d_bias[c] += d_branch;
+      }
     }
   }
   accumulate(arguments.d_gamma, d_gamma);

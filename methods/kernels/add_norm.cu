@@ -6,7 +6,7 @@
 namespace ablate::kernels {
 namespace {
 
-/// The row of base plus branch, rounded to R; zeros behind its end.
+/// The row of base plus branch; zeros behind its end.
 template <typename Layout, typename R>
 __device__ __forceinline__ void join_row(const AddNormForward<R>& arguments, const RowTeams& teams,
                                          unsigned sample, unsigned token, bool active,
@@ -36,7 +36,36 @@ __device__ __forceinline__ void join_row(const AddNormForward<R>& arguments, con
     base[i].unpack(x[i]);
     branch[i].unpack(added);
 #pragma unroll
-    for (int j = 0; j < V; ++j) x[i][j] = rounded_to<R>(fmaf(scale, added[j], skip * x[i][j]));
+    for (int j = 0; j < V; ++j) x[i][j] = fmaf(scale, added[j], skip * x[i][j]);
+  }
+}
+
+/// The mean of the joined rows of a group.
+template <typename Layout, typename R>
+__device__ __forceinline__ void merge_rows(const AddNormForward<R>& arguments,
+                                           const RowTeams& teams, unsigned sample, unsigned group,
+                                           bool active,
+                                           float (&x)[Layout::kVectors][Layout::kVector]) {
+  const AddNormShape& shape = arguments.shape;
+  const std::int64_t first = sample * shape.base;
+  const std::int32_t* offsets = arguments.groups.offsets + sample * (shape.normalised + 1) + group;
+  const int begin = active ? offsets[0] : 0;
+  const int end = active ? offsets[1] : 0;
+#pragma unroll
+  for (int i = 0; i < Layout::kVectors; ++i) {
+#pragma unroll
+    for (int j = 0; j < Layout::kVector; ++j) x[i][j] = 0.0F;
+  }
+  for (int member = begin; member < end; ++member) {
+    const int token = arguments.groups.members[first + member];
+    const float share = arguments.groups.shares[first + token];
+    float row[Layout::kVectors][Layout::kVector];
+    join_row<Layout>(arguments, teams, sample, static_cast<unsigned>(token), true, row);
+#pragma unroll
+    for (int i = 0; i < Layout::kVectors; ++i) {
+#pragma unroll
+      for (int j = 0; j < Layout::kVector; ++j) x[i][j] = fmaf(share, row[i][j], x[i][j]);
+    }
   }
 }
 
@@ -68,7 +97,7 @@ row_statistics(const float (&x)[Layout::kVectors][Layout::kVector], const RowTea
   return make_float2(mean, rsqrtf(variance + eps));
 }
 
-template <typename Layout, typename R>
+template <typename Layout, bool Merges, typename R>
 __global__ void __launch_bounds__(kMaxTeamBlock, 2)
     add_norm_forward_kernel(AddNormForward<R> arguments, RowTeams teams) {
   constexpr int V = Layout::kVector;
@@ -81,7 +110,16 @@ __global__ void __launch_bounds__(kMaxTeamBlock, 2)
   const unsigned token = row % tokens;
 
   float x[Layout::kVectors][V];
-  join_row<Layout>(arguments, teams, sample, token, active, x);
+  if constexpr (Merges) {
+    merge_rows<Layout>(arguments, teams, sample, token, active, x);
+  } else {
+    join_row<Layout>(arguments, teams, sample, token, active, x);
+  }
+#pragma unroll
+  for (int i = 0; i < Layout::kVectors; ++i) {
+#pragma unroll
+    for (int j = 0; j < V; ++j) x[i][j] = rounded_to<R>(x[i][j]);
+  }
   const float2 statistics = row_statistics<Layout>(x, teams, width, arguments.eps);
   if (!active) return;
   if (arguments.statistics != nullptr && teams.lane() == 0) {
@@ -121,6 +159,10 @@ void check_add_norm_forward(const AddNormForward<R>& arguments) {
                "add_norm: up to 2^31 - 1 rows are supported");
   ABLATE_CHECK(all_aligned(8, arguments.statistics),
                "add_norm: statistics must be aligned to 8 bytes");
+  ABLATE_CHECK(arguments.groups.offsets == nullptr ||
+                   ((arguments.branch == nullptr || shape.branch == shape.base) &&
+                    static_cast<const void*>(arguments.x) != arguments.base),
+               "add_norm: groups are made of all tokens of base and branch, into another tensor");
   ABLATE_CHECK(
       shape.width % 8 != 0 || all_aligned(16, arguments.base, arguments.branch, arguments.gamma,
                                           arguments.beta, arguments.x, arguments.y),
@@ -136,7 +178,11 @@ void add_norm_forward(const AddNormForward<R>& arguments, Stream stream) {
   if (rows == 0) return;
   with_row_layout<R>(arguments.shape.width, [&]<typename Layout>(Layout, RowTeams teams) {
     const auto blocks = static_cast<unsigned>(ceil_div<std::int64_t>(rows, teams.rows));
-    add_norm_forward_kernel<Layout><<<blocks, teams.block, 0, stream>>>(arguments, teams);
+    if (arguments.groups.offsets == nullptr) {
+      add_norm_forward_kernel<Layout, false><<<blocks, teams.block, 0, stream>>>(arguments, teams);
+    } else {
+      add_norm_forward_kernel<Layout, true><<<blocks, teams.block, 0, stream>>>(arguments, teams);
+    }
   });
   check_launch();
 }

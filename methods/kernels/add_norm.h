@@ -34,6 +34,15 @@ struct SkipGain {
   const float* factor = nullptr;
 };
 
+/// Groups of tokens that are averaged on their way through a join (token merging; see TokenGroups):
+///   x[p] = sum of shares[j] (skip base[j] + scale[sample] branch[j]) over the members j of group p
+/// The shares of a group add up to 1, and every token of base and branch is in one group.
+struct JoinGroups {
+  const std::int32_t* offsets = nullptr;  ///< (batch, normalised + 1); null: no groups
+  const std::int32_t* members = nullptr;  ///< (batch, base), ascending in each group
+  const float* shares = nullptr;          ///< (batch, base)
+};
+
 /// For the first `normalised` tokens of every sample:
 ///   x = skip base + scale[sample] branch        rounded to R, the type of the residual stream
 ///   y = (x - mean) rstd gamma + beta            rstd = 1 / sqrt(variance + eps)
@@ -44,6 +53,9 @@ struct SkipGain {
 /// bytes. Moves, for R = float / bfloat16 and each element, 12 / 8 bytes with a branch, 6 / 4
 /// without branch and x. Every row is the work of one team of threads: bits do not depend on the
 /// number of rows or the device.
+///
+/// With groups, `normalised` and x count the tokens after merging, and x is another tensor than
+/// base.
 template <typename R>
 struct AddNormForward {
   AddNormShape shape{};
@@ -51,6 +63,7 @@ struct AddNormForward {
   const bfloat16* branch = nullptr;  ///< null: none
   const float* scale = nullptr;      ///< (batch); null: 1
   SkipGain skip{};
+  JoinGroups groups{};
   const float* gamma = nullptr;  ///< (width)
   const float* beta = nullptr;   ///< (width)
   float eps = 1e-6F;
@@ -72,6 +85,8 @@ void add_norm_forward(const AddNormForward<R>& arguments, Stream stream);
 /// Widths, alignment as in forward. Moves, for R = float / bfloat16 and each element, 16 / 10 bytes
 /// with a branch and an incoming gradient. The sums are made in two stages, in an order that
 /// depends on the sizes and the number of multiprocessors alone: bits repeat on equal devices.
+///
+/// With groups, each of their members gets its share of g, and d_base is another tensor than dx.
 template <typename R>
 struct AddNormBackward {
   AddNormShape shape{};
@@ -82,6 +97,7 @@ struct AddNormBackward {
   const R* dx = nullptr;              ///< gradient of x from elsewhere; null: none
   const float* scale = nullptr;       ///< (batch); null: 1
   SkipGain skip{};
+  JoinGroups groups{};
   R* d_base = nullptr;           ///< may be dx when both hold the same tokens
   bfloat16* d_branch = nullptr;  ///< null: no branch
   float* d_gamma = nullptr;      ///< (width), added to; null: not wanted, as the next two

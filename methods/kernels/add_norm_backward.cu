@@ -23,25 +23,38 @@ struct BackwardRow {
   std::int64_t x, dx, d_base, d_branch;  ///< first element
   unsigned sample;
   bool active, normalised, incoming, branch;
+  int first_member = 0, end_member = 0;  ///< of its group
 };
 
-template <typename R>
+/// Rows of x: tokens of base, or groups of them.
+template <bool Merges>
+__host__ __device__ std::int64_t tokens_of(const AddNormShape& shape) {
+  return Merges ? shape.normalised : shape.base;
+}
+
+template <bool Merges, typename R>
 __device__ __forceinline__ BackwardRow backward_row(const AddNormBackward<R>& arguments,
                                                     unsigned row) {
   const AddNormShape& shape = arguments.shape;
-  const auto tokens = static_cast<unsigned>(shape.base);
+  const auto tokens = static_cast<unsigned>(tokens_of<Merges>(shape));
   BackwardRow place;
   place.sample = row / tokens;
   const unsigned token = row % tokens;
   place.active = row < static_cast<unsigned>(shape.batch) * tokens;
   place.normalised = place.active && token < shape.normalised;
   place.incoming = place.active && arguments.dx != nullptr && token < shape.dx;
-  place.branch = place.active && arguments.d_branch != nullptr && token < shape.branch;
+  place.branch = place.active && arguments.d_branch != nullptr && (Merges || token < shape.branch);
   place.norm_row = place.sample * shape.normalised + token;
   place.x = (place.sample * shape.x + token) * shape.width;
   place.dx = (place.sample * shape.dx + token) * shape.width;
-  place.d_base = row * shape.width;
-  place.d_branch = (place.sample * shape.branch + token) * shape.width;
+  place.d_base = (place.sample * shape.base + (Merges ? 0 : token)) * shape.width;
+  place.d_branch = (place.sample * shape.branch + (Merges ? 0 : token)) * shape.width;
+  if constexpr (Merges) {
+    const std::int32_t* offsets =
+        arguments.groups.offsets + place.sample * (shape.normalised + 1) + token;
+    place.first_member = place.active ? offsets[0] : 0;
+    place.end_member = place.active ? offsets[1] : 0;
+  }
   return place;
 }
 
@@ -50,8 +63,29 @@ __device__ __forceinline__ float skip_gain(const AddNormBackward<R>& arguments) 
   return arguments.skip.value * (arguments.skip.factor == nullptr ? 1.0F : *arguments.skip.factor);
 }
 
+/// Gives each member of the row's group its share of the gradients.
+template <int V, typename R>
+__device__ __forceinline__ void store_shares(const AddNormBackward<R>& arguments,
+                                             const BackwardRow& row, int column,
+                                             const float (&d_base)[V], const float (&d_branch)[V]) {
+  const AddNormShape& shape = arguments.shape;
+  const std::int64_t first = row.sample * shape.base;
+  for (int member = row.first_member; member < row.end_member; ++member) {
+    const std::int64_t token = arguments.groups.members[first + member];
+    const float share = arguments.groups.shares[first + token];
+    float part[V];
+#pragma unroll
+    for (int j = 0; j < V; ++j) part[j] = share * d_base[j];
+    store(arguments.d_base + row.d_base + token * shape.width + column, part);
+    if (!row.branch) continue;
+#pragma unroll
+    for (int j = 0; j < V; ++j) part[j] = share * d_branch[j];
+    store(arguments.d_branch + row.d_branch + token * shape.width + column, part);
+  }
+}
+
 /// One row: loads, the gradient of the norm, stores; adds to `sums`.
-template <typename Layout, typename R>
+template <typename Layout, bool Merges, typename R>
 __device__ __forceinline__ void differentiate_row(
     const AddNormBackward<R>& arguments, const RowTeams& teams, const BackwardRow& row,
     const float (&gamma)[Layout::kVectors][Layout::kVector], float2* scratch,
@@ -115,14 +149,18 @@ __device__ __forceinline__ void differentiate_row(
       d_base[j] = skip * total[j];
     }
     if (!row.active || column >= width) continue;
-    store(arguments.d_base + row.d_base + column, d_base);
-    if (!row.branch) continue;
 #pragma unroll
-    for (int j = 0; j < V; ++j) {
-      total[j] *= scale;
-      sums.bias[i][j] += total[j];
+    for (int j = 0; j < V; ++j) total[j] *= scale;
+    if (row.branch) {  // the shares of a group add up to 1
+#pragma unroll
+      for (int j = 0; j < V; ++j) sums.bias[i][j] += total[j];
     }
-    store(arguments.d_branch + row.d_branch + column, total);
+    if constexpr (Merges) {
+      store_shares(arguments, row, column, d_base, total);
+    } else {
+      store(arguments.d_base + row.d_base + column, d_base);
+      if (row.branch) store(arguments.d_branch + row.d_branch + column, total);
+    }
   }
 }
 
@@ -147,7 +185,7 @@ __device__ __forceinline__ void write_team_sums(
 }
 
 /// `partials` is (3, gridDim.x, width): of gamma, beta, bias, each only where it is wanted.
-template <typename Layout, typename R>
+template <typename Layout, bool Merges, typename R>
 __global__ void __launch_bounds__(kMaxTeamBlock, 1)
     add_norm_backward_kernel(AddNormBackward<R> arguments, RowTeams teams, float* partials) {
   extern __shared__ float team_sums[];  // (teams.rows, width)
@@ -161,13 +199,13 @@ __global__ void __launch_bounds__(kMaxTeamBlock, 1)
   }
   ColumnGradients<Layout> sums;
   const auto rows =
-      static_cast<unsigned>(arguments.shape.batch) * static_cast<unsigned>(arguments.shape.base);
+      static_cast<unsigned>(arguments.shape.batch * tokens_of<Merges>(arguments.shape));
   const unsigned stride = gridDim.x * teams.rows;
   unsigned buffer = 0;
   // All teams of a block run as often, for the barriers of team_sum().
   for (unsigned first = blockIdx.x * teams.rows; first < rows; first += stride) {
-    const BackwardRow row = backward_row(arguments, first + teams.team());
-    differentiate_row<Layout>(arguments, teams, row, gamma, scratch[buffer], sums);
+    const BackwardRow row = backward_row<Merges>(arguments, first + teams.team());
+    differentiate_row<Layout, Merges>(arguments, teams, row, gamma, scratch[buffer], sums);
     buffer ^= 1U;  // a thread two rows ahead has passed a barrier behind the last reader
   }
   const std::int64_t slices = gridDim.x;
@@ -189,6 +227,10 @@ void check_add_norm_backward(const AddNormBackward<R>& arguments) {
   ABLATE_CHECK(shape.base >= shape.normalised && shape.x >= shape.normalised,
                "add_norm: base and x hold ", shape.base, " and ", shape.x, " tokens of ",
                shape.normalised);
+  ABLATE_CHECK(arguments.groups.offsets == nullptr ||
+                   ((arguments.d_branch == nullptr || shape.branch == shape.base) &&
+                    shape.dx <= shape.normalised),
+               "add_norm: groups are made of all tokens of base and branch");
   ABLATE_CHECK(shape.base >= shape.branch && shape.base >= shape.dx,
                "add_norm: base must hold all tokens of branch and dx");
   ABLATE_CHECK(static_cast<const void*>(arguments.d_base) != arguments.dx || shape.base == shape.dx,
@@ -206,12 +248,30 @@ void check_add_norm_backward(const AddNormBackward<R>& arguments) {
       "add_norm: tensors must be aligned to 16 bytes");
 }
 
-template <typename Layout, typename R>
+template <typename Layout, bool Merges, typename R>
 int resident_blocks(const RowTeams& teams, std::size_t shared_bytes) {
   int blocks = 0;
   check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-      &blocks, add_norm_backward_kernel<Layout, R>, teams.block, shared_bytes));
+      &blocks, add_norm_backward_kernel<Layout, Merges, R>, teams.block, shared_bytes));
   return std::clamp(blocks, 1, kNormBlocksPerSm) * multiprocessor_count();
+}
+
+/// Slices of partial sums that it leaves.
+template <bool Merges, typename R>
+std::int64_t launch_backward(const AddNormBackward<R>& arguments, float* partials, Stream stream) {
+  const std::int64_t width = arguments.shape.width;
+  const std::int64_t rows = arguments.shape.batch * tokens_of<Merges>(arguments.shape);
+  std::int64_t blocks = 0;
+  with_row_layout<R>(width, [&]<typename Layout>(Layout, RowTeams teams) {
+    const auto shared = static_cast<std::size_t>(teams.rows * width) * sizeof(float);
+    blocks = std::min<std::int64_t>(ceil_div<std::int64_t>(rows, teams.rows),
+                                    resident_blocks<Layout, Merges, R>(teams, shared));
+    add_norm_backward_kernel<Layout, Merges>
+        <<<static_cast<unsigned>(blocks), teams.block, shared, stream>>>(arguments, teams,
+                                                                         partials);
+  });
+  check_launch();
+  return blocks;
 }
 
 }  // namespace
@@ -224,23 +284,14 @@ std::size_t add_norm_backward_workspace_bytes(std::int64_t width) {
 template <typename R>
 void add_norm_backward(const AddNormBackward<R>& arguments, void* workspace, Stream stream) {
   check_add_norm_backward(arguments);
-  const std::int64_t width = arguments.shape.width;
-  const std::int64_t rows = arguments.shape.batch * arguments.shape.base;
-  if (rows == 0) return;
+  if (arguments.shape.batch * arguments.shape.base == 0) return;
   auto* partials = static_cast<float*>(workspace);
-  std::int64_t blocks = 0;
-  with_row_layout<R>(width, [&]<typename Layout>(Layout, RowTeams teams) {
-    const auto shared = static_cast<std::size_t>(teams.rows * width) * sizeof(float);
-    blocks = std::min<std::int64_t>(ceil_div<std::int64_t>(rows, teams.rows),
-                                    resident_blocks<Layout, R>(teams, shared));
-    add_norm_backward_kernel<Layout>
-        <<<static_cast<unsigned>(blocks), teams.block, shared, stream>>>(arguments, teams,
-                                                                         partials);
-  });
-  check_launch();
+  const std::int64_t slices = arguments.groups.offsets == nullptr
+                                  ? launch_backward<false>(arguments, partials, stream)
+                                  : launch_backward<true>(arguments, partials, stream);
   finish_column_sums({.partials = partials,
-                      .slices = blocks,
-                      .width = width,
+                      .slices = slices,
+                      .width = arguments.shape.width,
                       .outputs = {arguments.d_gamma, arguments.d_beta, arguments.d_bias}},
                      stream);
 }

@@ -1,6 +1,32 @@
 #include "methods/kernels/token_groups.h"
 
+#include <cmath>
+
 namespace ablate::kernels::reference {
+
+void weigh_groups(const TokenGrouping& a) {
+  const TokenWeights& weights = a.weights;
+  for (std::int64_t image = 0; image < a.batch; ++image) {
+    const auto size_of = [&](std::int64_t token) {
+      return weights.sizes == nullptr ? 1.0 : double{weights.sizes[image * a.tokens + token]};
+    };
+    for (std::int64_t group = 0; group < a.new_tokens; ++group) {
+      const std::int32_t* positions = a.groups.positions + image * a.tokens;
+      double total = 0.0;
+      for (std::int64_t n = 0; n < a.tokens; ++n) {
+        if (positions[n] == group) total += size_of(n);
+      }
+      const std::int64_t row = image * a.new_tokens + group;
+      if (weights.merged_sizes != nullptr) weights.merged_sizes[row] = static_cast<float>(total);
+      if (weights.log_sizes != nullptr)
+        weights.log_sizes[row] = static_cast<float>(std::log(total));
+      for (std::int64_t n = 0; n < a.tokens && weights.shares != nullptr; ++n) {
+        if (positions[n] != group) continue;
+        weights.shares[image * a.tokens + n] = static_cast<float>(size_of(n) / total);
+      }
+    }
+  }
+}
 
 void group_tokens(const TokenGrouping& arguments) {
   for (std::int64_t image = 0; image < arguments.batch; ++image) {
@@ -16,6 +42,7 @@ void group_tokens(const TokenGrouping& arguments) {
     }
     offsets[arguments.new_tokens] = next;
   }
+  weigh_groups(arguments);
 }
 
 void chain_positions(const PositionChain& arguments) {

@@ -13,8 +13,11 @@ __global__ void __launch_bounds__(kGroupThreads) group_kernel(TokenGrouping a) {
     positions[n] = a.groups.positions[image * tokens + n];
   }
   __syncthreads();
-  write_groups(positions, tokens, static_cast<int>(a.new_tokens),
-               a.groups.offsets + image * (a.new_tokens + 1), a.groups.members + image * tokens);
+  const int new_tokens = static_cast<int>(a.new_tokens);
+  std::int32_t* offsets = a.groups.offsets + image * (new_tokens + 1);
+  std::int32_t* members = a.groups.members + image * tokens;
+  write_groups(positions, tokens, new_tokens, offsets, members);
+  write_weights(a.weights, image, tokens, new_tokens, offsets, members);
 }
 
 __global__ void __launch_bounds__(256) chain_kernel(PositionChain a) {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cmath>
+
 #include "methods/kernels/device.cuh"
 #include "methods/kernels/token_groups.h"
 
@@ -42,6 +44,31 @@ __device__ inline void write_groups(const int* positions, int tokens, int new_to
   count_for_each(
       new_tokens + 1, tokens, [&](int group, int j) { return positions[j] < group; },
       [&](int group, int sum) { offsets[group] = sum; });
+}
+
+/// Sizes of the groups of one image and the shares of their members, after write_groups. All
+/// threads of the block must call it.
+__device__ inline void write_weights(const TokenWeights& weights, std::int64_t image, int tokens,
+                                     int new_tokens, const std::int32_t* offsets,
+                                     const std::int32_t* members) {
+  if (weights.merged_sizes == nullptr && weights.log_sizes == nullptr && weights.shares == nullptr)
+    return;
+  __syncthreads();  // the groups are whole
+  const std::int64_t first = image * tokens;
+  for (int group = static_cast<int>(threadIdx.x); group < new_tokens; group += kGroupThreads) {
+    const auto size_of = [&](int token) {
+      return weights.sizes == nullptr ? 1.0F : weights.sizes[first + token];
+    };
+    float total = 0.0F;
+    for (int i = offsets[group]; i < offsets[group + 1]; ++i) total += size_of(members[i]);
+    const std::int64_t row = image * new_tokens + group;
+    if (weights.merged_sizes != nullptr) weights.merged_sizes[row] = total;
+    if (weights.log_sizes != nullptr) weights.log_sizes[row] = logf(total);
+    if (weights.shares == nullptr) continue;
+    for (int i = offsets[group]; i < offsets[group + 1]; ++i) {
+      weights.shares[first + members[i]] = size_of(members[i]) / total;
+    }
+  }
 }
 
 }  // namespace ablate::kernels

@@ -15,12 +15,22 @@ struct TokenGroups {
   std::int32_t* members = nullptr;    ///< (B, N)
 };
 
+/// How many original tokens each token stands for, before and after it is grouped, and what follows
+/// from that. What is null is not wanted.
+struct TokenWeights {
+  const float* sizes = nullptr;   ///< (B, N), or null: all 1
+  float* merged_sizes = nullptr;  ///< (B, N'): sums of the groups
+  float* log_sizes = nullptr;     ///< (B, N'): their logarithms, key bias of proportional attention
+  float* shares = nullptr;        ///< (B, N): sizes[n] / merged_sizes[positions[n]]
+};
+
 /// offsets and members from positions, of any grouping without empty groups; N <= 4096.
 struct TokenGrouping {
   std::int64_t batch = 0;
   std::int64_t tokens = 0;      ///< N
   std::int64_t new_tokens = 0;  ///< N'
   TokenGroups groups{};         ///< positions are read, the others written
+  TokenWeights weights{};
 };
 void group_tokens(const TokenGrouping& arguments, Stream stream);
 
@@ -36,6 +46,7 @@ struct PositionChain {
 void chain_positions(const PositionChain& arguments, Stream stream);
 
 namespace reference {
+void weigh_groups(const TokenGrouping& arguments);  ///< weights from the rest
 void group_tokens(const TokenGrouping& arguments);
 void chain_positions(const PositionChain& arguments);
 }  // namespace reference

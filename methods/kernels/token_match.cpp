@@ -97,7 +97,8 @@ void match_tokens(const TokenMatch& arguments) {
   group_tokens({.batch = arguments.batch,
                 .tokens = arguments.tokens,
                 .new_tokens = arguments.tokens - arguments.merged,
-                .groups = arguments.groups});
+                .groups = arguments.groups,
+                .weights = arguments.weights});
 }
 
 }  // namespace reference

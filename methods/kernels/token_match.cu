@@ -55,8 +55,10 @@ __global__ void __launch_bounds__(kMatchThreads, 2) match_kernel(TokenMatch a, M
   for (int n = static_cast<int>(threadIdx.x); n < tokens; n += kMatchThreads) {
     a.groups.positions[image * tokens + n] = memory.positions[n];
   }
-  write_groups(memory.positions, tokens, new_tokens, a.groups.offsets + image * (new_tokens + 1),
-               a.groups.members + image * tokens);
+  std::int32_t* offsets = a.groups.offsets + image * (new_tokens + 1);
+  std::int32_t* members = a.groups.members + image * tokens;
+  write_groups(memory.positions, tokens, new_tokens, offsets, members);
+  write_weights(a.weights, image, tokens, new_tokens, offsets, members);
 }
 
 std::size_t match_bytes(const TokenMatch& a, const MatchPlan& plan) {

@@ -28,6 +28,7 @@ struct TokenMatch {
   int protected_tokens = 0;       ///< 0; 1: class token; 2: class and distillation token
   const bfloat16* qkv = nullptr;  ///< (B, N, 3, H, d)
   TokenGroups groups{};           ///< N' = N - r; written
+  TokenWeights weights{};         ///< of the groups
 };
 
 /// How many of N tokens can join others: floor((N - protected) / 2), at least 0.

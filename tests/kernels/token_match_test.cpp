@@ -307,48 +307,32 @@ TEST_F(TokenMatchGpu, RefusesToMergeTooMany) {
   EXPECT_ANY_THROW(match_tokens(c.arguments, nullptr));
 }
 
-TEST_F(TokenMatchGpu, GroupsAndChainsEqualTheReference) {
-  for (const std::int64_t tokens : {1, 7, 197, 1025, 4096}) {
-    SCOPED_TRACE(tokens);
-    constexpr std::int64_t kBatch = 2;
-    const std::int64_t groups = (tokens + 2) / 3;
-    RandomStream stream(13, Purpose::Test);
-    Int32s positions;
-    for (std::int64_t i = 0; i < kBatch * tokens; ++i) {
-      const std::int64_t n = i % tokens;  // every group gets one
-      positions.push_back(static_cast<std::int32_t>(
-          n < groups ? groups - 1 - n : stream.below(static_cast<std::uint32_t>(groups))));
-    }
-    Int32s offsets(static_cast<std::size_t>(kBatch * (groups + 1))), members(positions.size());
-    const TokenGrouping on_host{.batch = kBatch,
-                                .tokens = tokens,
-                                .new_tokens = groups,
-                                .groups = {positions.data(), offsets.data(), members.data()}};
-    reference::group_tokens(on_host);
-    DeviceBuffer<std::int32_t> p(positions, 1), o(offsets.size()), m(members.size()),
-        chain(positions.size());
-    TokenGrouping on_device = on_host;
-    on_device.groups = {p.data(), o.data(), m.data()};
-    group_tokens(on_device, nullptr);
-    EXPECT_EQ(o.download(), offsets);
-    EXPECT_EQ(m.download(), members);
-
-    PositionChain chained{.batch = kBatch,
-                          .tokens = tokens,
-                          .middle_tokens = tokens,
-                          .first = positions.data(),
-                          .second = members.data(),
-                          .to = offsets.data()};
-    Int32s expected(positions.size());
-    chained.to = expected.data();
-    reference::chain_positions(chained);
-    chained.first = p.data();
-    chained.second = m.data();
-    chained.to = chain.data();
-    chain_positions(chained, nullptr);
-    EXPECT_EQ(chain.download(), expected);
-    EXPECT_TRUE(o.guards_intact() && m.guards_intact() && chain.guards_intact());
-  }
+/// The matching kernel weighs its groups as group_tokens does.
+TEST_F(TokenMatchGpu, WeighsWhatItGroups) {
+  MatchCase c(3, 197, 6, 64, 13, 1);
+  const DeviceBuffer<bfloat16> qkv(c.qkv, 8);
+  std::vector<float> sizes(c.positions.size());
+  for (std::size_t i = 0; i < sizes.size(); ++i) sizes[i] = static_cast<float>(1 + i % 5);
+  const DeviceBuffer<float> s(sizes);
+  DeviceBuffer<std::int32_t> positions(c.positions.size()), offsets(c.offsets.size()),
+      members(c.members.size());
+  DeviceBuffer<float> merged(3 * 184), logs(3 * 184), shares(sizes.size());
+  c.arguments.qkv = qkv.data();
+  c.arguments.groups = {positions.data(), offsets.data(), members.data()};
+  c.arguments.weights = {s.data(), merged.data(), logs.data(), shares.data()};
+  match_tokens(c.arguments, nullptr);
+  c.positions = positions.download();
+  std::vector<float> expected(3 * 184), expected_shares(sizes.size());
+  reference::weigh_groups({.batch = 3,
+                           .tokens = 197,
+                           .new_tokens = 184,
+                           .groups = {.positions = c.positions.data()},
+                           .weights = {.sizes = sizes.data(),
+                                       .merged_sizes = expected.data(),
+                                       .shares = expected_shares.data()}});
+  EXPECT_EQ(merged.download(), expected);
+  EXPECT_TRUE(test::all_close(shares.download(), expected_shares, 0.0, 1e-7));
+  EXPECT_TRUE(merged.guards_intact() && logs.guards_intact() && shares.guards_intact());
 }
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <memory>
+#include <utility>
 
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
@@ -47,8 +48,14 @@ spdlog::level::level_enum spdlog_level(LogLevel level) {
   return spdlog::level::info;
 }
 
+thread_local std::string thread_name;
+
 void log_line(spdlog::level::level_enum level, std::string_view message) {
-  logger().log(level, spdlog::string_view_t(message.data(), message.size()));
+  if (thread_name.empty()) {
+    logger().log(level, spdlog::string_view_t(message.data(), message.size()));
+  } else {
+    logger().log(level, thread_name + ": " + std::string(message));
+  }
 }
 
 }  // namespace
@@ -62,5 +69,9 @@ void configure_log(LogLevel level, const std::string& prefix) {
   logger().set_level(spdlog_level(level));
   logger().set_pattern(pattern(prefix));
 }
+
+LogName::LogName(std::string name) : previous_(std::exchange(thread_name, std::move(name))) {}
+
+LogName::~LogName() { thread_name = std::move(previous_); }
 
 }  // namespace ablate

@@ -17,4 +17,17 @@ void log_error(std::string_view message);
 /// standard error. Call once, before threads exist.
 void configure_log(LogLevel level, const std::string& prefix);
 
+/// While it lives, lines of this thread name the part of the process they come from: one run of
+/// several, say. The last one made counts.
+class LogName {
+ public:
+  explicit LogName(std::string name);
+  ~LogName();
+  LogName(const LogName&) = delete;
+  LogName& operator=(const LogName&) = delete;
+
+ private:
+  std::string previous_;
+};
+
 }  // namespace ablate

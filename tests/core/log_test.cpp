@@ -1,5 +1,7 @@
 #include "runner/core/log.h"
 
+#include <thread>
+
 #include <gtest/gtest.h>
 
 #include "runner/core/build_info.h"
@@ -19,6 +21,26 @@ TEST(Log, LinesGoToStandardErrorWithPrefixAndWithoutColour) {
   EXPECT_NE(lines.find("100% rank 1 info: a {} b\n"), std::string::npos) << lines;
   EXPECT_NE(lines.find("100% rank 1 error: c\n"), std::string::npos) << lines;
   EXPECT_EQ(lines.find('\033'), std::string::npos) << lines;
+}
+
+TEST(Log, LinesOfAThreadNameTheirPart) {
+  testing::internal::CaptureStderr();
+  {
+    const LogName outer("run a");
+    log_info("one");
+    {
+      const LogName inner("run {b}");
+      log_info("two");
+    }
+    std::thread([] { log_info("three"); }).join();
+    log_info("four");
+  }
+  log_info("five");
+  const std::string lines = testing::internal::GetCapturedStderr();
+  for (const char* line : {"info: run a: one\n", "info: run {b}: two\n", "info: three\n",
+                           "info: run a: four\n", "info: five\n"}) {
+    EXPECT_NE(lines.find(line), std::string::npos) << line << lines;
+  }
 }
 
 TEST(BuildInfo, NamesVersionAndCompiler) {

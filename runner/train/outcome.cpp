@@ -8,6 +8,19 @@
 #include "runner/torch/torch.h"
 
 namespace ablate {
+namespace {
+
+/// Whether CUDA refused what it was asked for, which another attempt would ask for again. Other
+/// errors of a device lie in it, or stay with the process until it ends.
+bool is_refused(const c10::AcceleratorError& error) {
+  constexpr int kInvalidValue = 1, kInvalidConfiguration = 9, kNoKernelImage = 209,
+                kInvalidHandle = 400, kCaptureUnsupported = 900, kCaptureInvalidated = 901;
+  const int code = error.get_error_code();
+  return code == kInvalidValue || code == kInvalidConfiguration || code == kNoKernelImage ||
+         code == kInvalidHandle || code == kCaptureUnsupported || code == kCaptureInvalidated;
+}
+
+}  // namespace
 
 Outcome outcome_of(const std::exception& error) {
   Outcome outcome{.state = OutcomeState::Failed, .cause = "bug", .detail = error.what()};
@@ -30,6 +43,11 @@ Outcome outcome_of(const std::exception& error) {
              dynamic_cast<const c10::OutOfMemoryError*>(&error)) {
     outcome.state = OutcomeState::Transient;
     outcome.cause = "oom";
+    outcome.exit_code = static_cast<int>(ExitCode::Transient);
+  } else if (const auto* device = dynamic_cast<const c10::AcceleratorError*>(&error);
+             device && !is_refused(*device)) {
+    outcome.state = OutcomeState::Transient;
+    outcome.cause = "node";
     outcome.exit_code = static_cast<int>(ExitCode::Transient);
   } else if (const auto* system = dynamic_cast<const std::system_error*>(&error);
              system && is_machine_fault(system->code().value())) {

@@ -187,7 +187,7 @@ void Run::record_facts() {
                                            {"micro_batch", micro},
                                            {"grad_accum", rank_batch / micro},
                                            {"threads", environment_.threads},
-                                           {"runs_in_process", 1},
+                                           {"runs_in_process", environment_.runs_in_process},
                                            {"fence", environment_.fence}}
                                           .dump());
   spool_.facts(FactKind::Toolchain, toolchain_facts().dump());

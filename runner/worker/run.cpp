@@ -1,17 +1,17 @@
 #include "runner/train/run.h"
 
-#include <chrono>
 #include <memory>
 
 #include <CLI/CLI.hpp>
 
 #include "distributed/communicator.h"
 #include "runner/core/error.h"
-#include "runner/core/files.h"
 #include "runner/core/run_paths.h"
 #include "runner/worker/data_options.h"
 #include "runner/worker/ranks.h"
-#include "runner/worker/spec_file.h"
+#include "runner/worker/run_list.h"
+#include "runner/worker/run_pack.h"
+#include "runner/worker/run_start.h"
 #include "runner/worker/torch_switches.h"
 #include "runner/worker/verb.h"
 
@@ -21,73 +21,72 @@ namespace {
 namespace fs = std::filesystem;
 
 struct RunOptions {
-  std::string spec;
-  std::vector<std::string> data;
-  std::vector<std::string> overrides;
+  std::vector<std::string> words;  // specs and overrides
+  std::vector<std::string> data, init_files;
+  std::vector<int> attempts;
+  std::vector<std::int64_t> fences;
+  std::size_t at_a_time = 0;
+  bool all = false;
   Environment environment{.attempt = 0, .fence = 0};
 };
 
-/// A run started by hand: the next free attempt, which fences off all earlier ones.
-void claim_attempt(const RunSpec& spec, Environment& environment, Communicator& world) {
-  const RunPaths paths(environment.out, spec.id());
-  if (environment.attempt == 0) {
-    std::int64_t attempt = 1;
-    if (world.rank() == 0) {
-      while (fs::exists(paths.attempt(static_cast<int>(attempt)))) ++attempt;
-    }
-    environment.attempt = static_cast<int>(world.all_reduce(attempt, ReduceOp::Max));
+int run_alone(PackedRun run, const RunOptions& options, Communicator& world) {
+  Environment& environment = run.environment;
+  claim_attempt(run.spec, environment, world);
+  StopOptions stopping =
+      stop_options(options.environment.stop_file, options.environment.deadline_seconds);
+  if (stopping.stop_file.empty()) {
+    stopping.stop_file = RunPaths(environment.out, run.spec.id()).stop_file();
   }
-  if (environment.fence == 0) {
-    std::int64_t fence = 0;
-    if (world.rank() == 0) {
-      if (fs::exists(paths.fence())) fence = std::stoll(read_file(paths.fence()));
-      make_directories(paths.directory);
-      write_file_atomic(paths.fence(), std::to_string(++fence));
-    }
-    environment.fence = world.all_reduce(fence, ReduceOp::Max);
-  }
-  if (world.rank() == 0 && !fs::exists(paths.spec())) {
-    make_directories(paths.directory);
-    write_file_atomic(paths.spec(), spec.canonical());
-  }
+  StopSignal stop(stopping);
+  return execute_run(run.spec, environment, world, stop).exit_code;
 }
 
-StopOptions stop_options(const RunSpec& spec, const Environment& environment) {
-  StopOptions options;
-  options.stop_file = environment.stop_file.empty()
-                          ? RunPaths(environment.out, spec.id()).stop_file()
-                          : environment.stop_file;
-  if (environment.deadline_seconds > 0) {
-    options.deadline =
-        std::chrono::system_clock::now() +
-        std::chrono::milliseconds(static_cast<std::int64_t>(1e3 * environment.deadline_seconds));
+int run_several(std::vector<PackedRun> runs, const RunOptions& options, Communicator& world) {
+  if (world.size() != 1) {
+    throw SpecError(cat("several runs share a process only on one rank each, not on ", world.size(),
+                        "; start one run under mpirun, or several without it"));
   }
-  return options;
+  return run_pack(std::move(runs), {.at_a_time = options.at_a_time,
+                                    .shared = options.all,
+                                    .stop = stop_options(options.environment.stop_file,
+                                                         options.environment.deadline_seconds)});
 }
 
 int run_rank(RunOptions options, Communicator& world) {
   Environment& environment = options.environment;
   environment.data = parse_data_roots(options.data);
   environment.out = fs::absolute(environment.out);
-  const RunSpec spec = load_spec(options.spec, options.overrides, environment, world.size());
-  claim_attempt(spec, environment, world);
+  const RunNames names{.words = options.words,
+                       .all = options.all,
+                       .attempts = options.attempts,
+                       .fences = options.fences,
+                       .init_files = options.init_files};
+  std::vector<PackedRun> runs = list_runs(names, environment, world.size());
   set_torch_switches(environment.threads);
   const StopHandlers handlers;
-  StopSignal stop(stop_options(spec, environment));
-  return execute_run(spec, environment, world, stop).exit_code;
+  if (runs.size() == 1 && !options.all) return run_alone(std::move(runs[0]), options, world);
+  return run_several(std::move(runs), options, world);
 }
 
 void add_options(CLI::App& app, RunOptions& options) {
   Environment& env = options.environment;
-  app.add_option("spec", options.spec, "Resolved spec (.json) or run file (.toml)")
-      ->required()
-      ->check(CLI::ExistingFile);
-  app.add_option("overrides", options.overrides, "key=value, for a run file");
+  app.add_option("spec", options.words,
+                 "Resolved specs (.json) or run files (.toml), and KEY=VALUE for the run files")
+      ->type_name("FILE...");
+  app.add_flag("--all", options.all, "Every run below OUT/runs that is not done, parents first");
+  app.add_option("--at-a-time", options.at_a_time,
+                 "Of several runs so many share the process at once; 0: all of them");
   app.add_option("--out", env.out, "Output folder")->capture_default_str();
   add_data_option(app, options.data);
-  app.add_option("--init", env.init_file, "Start weights that the spec names by content");
-  app.add_option("--attempt", env.attempt, "Number of this attempt (default: the next free one)");
-  app.add_option("--fence", env.fence, "Fencing number (default: raise the run's)");
+  app.add_option("--init", options.init_files, "Start weights that a spec names by content")
+      ->allow_extra_args(false);
+  app.add_option("--attempt", options.attempts,
+                 "Number of this attempt, once a spec (default: the next free one)")
+      ->allow_extra_args(false);
+  app.add_option("--fence", options.fences,
+                 "Fencing number, once a spec (default: raise the run's)")
+      ->allow_extra_args(false);
   app.add_option("--threads", env.threads, "Threads of a rank's tensor operations")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -113,9 +112,11 @@ void add_options(CLI::App& app, RunOptions& options) {
 
 const Registry<Verb>::Add added{{
     .name = "run",
-    .summary = "One rank of one run; alone, under mpirun or under srun",
+    .summary = "One rank of one run; alone, under mpirun or under srun. Or several runs at once",
     .examples = "  ablate-train run run.toml --out out seed=3 optimizer.lr=5e-4\n"
-                "  mpirun -n 2 ablate-train run out/runs/<id>/spec.json --out out\n",
+                "  mpirun -n 2 ablate-train run out/runs/<id>/spec.json --out out\n"
+                "  ablate-train run a.json b.json c.json     three runs share one process and GPU\n"
+                "  ablate-train run --all --out out --at-a-time 4\n",
     .add = [](CLI::App& app) -> std::function<int()> {
       auto options = std::make_shared<RunOptions>();
       add_options(app, *options);

@@ -5,10 +5,12 @@
 namespace ablate {
 
 void set_torch_switches(int threads) {
-  at::set_num_threads(threads);
+  set_thread_switches(threads);
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   // A debugging aid that comes with it: every new tensor would be filled with NaN first.
   at::globalContext().setDeterministicFillUninitializedMemory(false);
 }
+
+void set_thread_switches(int threads) { at::set_num_threads(threads); }
 
 }  // namespace ablate

@@ -6,4 +6,7 @@ namespace ablate {
 /// rank's tensor operations, deterministic forms of operations where there is a choice.
 void set_torch_switches(int threads);
 
+/// What LibTorch keeps for each thread that computes a run: its number of threads.
+void set_thread_switches(int threads);
+
 }  // namespace ablate

@@ -1,0 +1,96 @@
+#include "runner/worker/run_list.h"
+
+#include <algorithm>
+#include <map>
+
+#include "runner/core/error.h"
+#include "runner/core/hash.h"
+#include "runner/core/run_paths.h"
+#include "runner/worker/spec_file.h"
+
+namespace ablate {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Every spec below OUT/runs, by id.
+std::vector<std::string> specs_below(const fs::path& out) {
+  std::vector<std::string> specs;
+  const fs::path folder = out / "runs";
+  if (fs::exists(folder)) {
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      const fs::path spec = RunPaths(out, entry.path().filename()).spec();
+      if (fs::exists(spec)) specs.push_back(spec);
+    }
+  }
+  std::sort(specs.begin(), specs.end());
+  if (specs.empty()) {
+    throw SpecError(cat("there is no run below ", folder.string(),
+                        ": a folder with a spec.json for each is expected, as `ablate sweep FILE "
+                        "--specs-only` makes them"));
+  }
+  return specs;
+}
+
+struct Words {
+  std::vector<std::string> specs, overrides;
+};
+
+Words sort_words(const RunNames& names, const fs::path& out) {
+  Words words;
+  if (names.all) {
+    if (!names.words.empty()) throw SpecError("--all takes no specs: it takes all of --out");
+    words.specs = specs_below(out);
+    return words;
+  }
+  for (const std::string& word : names.words) {
+    if (fs::is_regular_file(word)) {
+      words.specs.push_back(word);
+    } else if (word.find('=') != std::string::npos) {
+      words.overrides.push_back(word);
+    } else {
+      throw SpecError(cat(word, ": neither a file nor KEY=VALUE"));
+    }
+  }
+  if (words.specs.empty()) throw SpecError("which run? Name a spec (.json), a run file or --all");
+  return words;
+}
+
+template <typename Number>
+void check_count(const char* option, const std::vector<Number>& given, std::size_t specs) {
+  if (given.empty() || given.size() == specs) return;
+  throw SpecError(cat(option, " is given ", given.size(), " times for ", specs,
+                      " specs; accepted: never, or once for each, in their order"));
+}
+
+/// The start weights that a spec names by content. One file alone is for every run: the run itself
+/// says what is wrong with it.
+fs::path init_file_of(const RunSpec& spec, const std::map<std::string, std::string>& by_sha256) {
+  if (spec.init_sha256.empty() || by_sha256.empty()) return {};
+  const auto found = by_sha256.find(spec.init_sha256);
+  return found == by_sha256.end() ? by_sha256.begin()->second : found->second;
+}
+
+}  // namespace
+
+std::vector<PackedRun> list_runs(const RunNames& names, const Environment& environment, int ranks) {
+  const Words words = sort_words(names, environment.out);
+  check_count("--attempt", names.attempts, words.specs.size());
+  check_count("--fence", names.fences, words.specs.size());
+  std::map<std::string, std::string> init_files;
+  for (const std::string& file : names.init_files) init_files[sha256_hex(fs::path(file))] = file;
+  std::vector<PackedRun> runs;
+  for (std::size_t i = 0; i < words.specs.size(); ++i) {
+    PackedRun run{.spec = {}, .environment = environment};
+    run.spec = load_spec(words.specs[i], words.overrides, run.environment, ranks);
+    if (run.environment.init_file.empty()) {
+      run.environment.init_file = init_file_of(run.spec, init_files);
+    }
+    if (!names.attempts.empty()) run.environment.attempt = names.attempts[i];
+    if (!names.fences.empty()) run.environment.fence = names.fences[i];
+    runs.push_back(std::move(run));
+  }
+  return runs;
+}
+
+}  // namespace ablate

@@ -36,8 +36,9 @@ int column_vector(std::int64_t width) {
   return width % 8 == 0 ? kFullVector<T> : 1;
 }
 
-/// `vector` divides width.
-inline ColumnTiles column_tiles(std::int64_t rows, std::int64_t width, int vector) {
+/// `vector` divides width; so many blocks fit a multiprocessor.
+inline ColumnTiles column_tiles(std::int64_t rows, std::int64_t width, int vector,
+                                int blocks_per_sm = kColumnBlocksPerSm) {
   constexpr int kMaxLanes = 64;         // 1 KiB of a row
   constexpr std::int64_t kMinRows = 4;  // of one thread, or partial sums cost too much
   const std::int64_t vectors = width / vector;
@@ -57,7 +58,7 @@ inline ColumnTiles column_tiles(std::int64_t rows, std::int64_t width, int vecto
     }
   }
   // One wave of resident blocks, or several when that leaves much of the device idle.
-  const std::int64_t resident = std::int64_t{kColumnBlocksPerSm} * multiprocessor_count();
+  const std::int64_t resident = std::int64_t{blocks_per_sm} * multiprocessor_count();
   const std::int64_t wanted = 4 * std::int64_t{best.tiles} <= resident
                                   ? resident / best.tiles
                                   : ceil_div<std::int64_t>(4 * resident, best.tiles);
@@ -134,6 +135,27 @@ __device__ __forceinline__ void write_partial_sums(const float (&sums)[V], const
     for (int row = 0; row < tiles.rows; ++row) sum += scratch[row * columns + c];
     partials[static_cast<std::int64_t>(blockIdx.y) * width + first + c] = sum;
   }
+}
+
+/// The second stage by blocks of (32, 32), for 32 columns from `first` on: the sum over all slices
+/// of column first + threadIdx.y, in all lanes of that warp. Called by all threads; `parts` is
+/// shared memory and can be used again by the next call.
+__device__ __forceinline__ float column_total(const float* partials, std::int64_t slices,
+                                              std::int64_t width, std::int64_t first,
+                                              float (&parts)[32][33]) {
+  const std::int64_t column = first + threadIdx.x;
+  float sum = 0.0F;
+  if (column < width) {
+#pragma unroll 8
+    for (std::int64_t slice = threadIdx.y; slice < slices; slice += 32) {
+      sum += partials[slice * width + column];
+    }
+  }
+  __syncthreads();  // readers of an earlier call are done
+  parts[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  // Transposed: a warp adds the 32 parts of its column.
+  return warp_sum(parts[threadIdx.x][threadIdx.y]);
 }
 
 /// Second stage, of up to three sums at once: outputs[a][c] += sum over s of partials[a][s][c].

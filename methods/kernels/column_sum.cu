@@ -34,20 +34,9 @@ __global__ void finish_kernel(ColumnPartials arguments) {
   if (blockIdx.y == 2) output = arguments.outputs[2];
   if (output == nullptr) return;
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * 32;
-  const std::int64_t column = first + threadIdx.x;
   const float* partials = arguments.partials + static_cast<std::int64_t>(blockIdx.y) *
                                                    arguments.slices * arguments.width;
-  float sum = 0.0F;
-  if (column < arguments.width) {
-#pragma unroll 8
-    for (std::int64_t slice = threadIdx.y; slice < arguments.slices; slice += 32) {
-      sum += partials[slice * arguments.width + column];
-    }
-  }
-  parts[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  // Transposed: a warp adds the 32 parts of its column.
-  const float total = warp_sum(parts[threadIdx.x][threadIdx.y]);
+  const float total = column_total(partials, arguments.slices, arguments.width, first, parts);
   const std::int64_t mine = first + threadIdx.y;
   if (threadIdx.x == 0 && mine < arguments.width) output[mine] += total;
 }

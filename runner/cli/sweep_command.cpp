@@ -16,6 +16,8 @@
 #include "runner/core/error.h"
 #include "runner/core/files.h"
 #include "runner/core/process.h"
+#include "runner/core/run_paths.h"
+#include "runner/core/run_spec.h"
 #include "runner/core/stop.h"
 #include "sweeps/bench_jobs.h"
 
@@ -26,6 +28,7 @@ struct Options {
   std::string file;
   std::vector<std::string> overrides;
   bool dry_run = false, fail_fast = false, keep_going = false, no_bench = false, watch = false;
+  bool specs_only = false;
   std::optional<int> seeds, jobs;
 };
 
@@ -128,6 +131,23 @@ int run_sweep(const SweepSpec& sweep, const Options& options, const Workspace& w
   return code;
 }
 
+/// Makes the folders of all runs, for ranks that are started by hand where there is no `ablate`.
+int write_specs(const SweepSpec& sweep, const Workspace& workspace) {
+  const ResolvedSweep resolved = resolve_sweep(sweep, workspace);
+  const auto existing = existing_store(workspace, ResultStore::Mode::ReadOnly);
+  check_layout(sweep, resolved.drafts, existing.get());
+  for (const ResolvedRun& run : resolved.runs) {
+    const RunPaths paths(workspace.out, run.id);
+    make_directories(paths.directory);
+    write_file_atomic(paths.spec(), RunSpec::from_json(run.spec).canonical());
+  }
+  std::cout << resolved.runs.size() << " specs are below " << (workspace.out / "runs").string()
+            << "\nCopy that folder, and where it is then, compute them in one process:\n"
+               "  ablate-train run --all --out OUT --at-a-time 4 --data NAME=DIR\n"
+               "Copied back, `ablate sweep` takes what was done and goes on with the rest.\n";
+  return 0;
+}
+
 /// What the sweep itself would end with as its runs stand.
 ExitCode exit_code_of(const SweepLine& sweep) {
   ExitCode code = ExitCode::Done;
@@ -156,6 +176,7 @@ int run(const Options& options, const GlobalOptions& globals) {
   divide_cpus(available_cpus(), sweep.launch.jobs);  // more jobs than cores is an error
   if (options.watch) return look_on(sweep, workspace, globals);
   if (options.dry_run) return dry_run(sweep, workspace, globals);
+  if (options.specs_only) return write_specs(sweep, workspace);
   return run_sweep(sweep, options, workspace, globals);
 }
 
@@ -168,6 +189,9 @@ std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
   auto* dry_run = app.add_flag("--dry-run", options->dry_run, "Print the plan and stop");
   app.add_flag("--watch", options->watch,
                "Start nothing: follow the sweep that another ablate runs, then print its table")
+      ->excludes(dry_run);
+  app.add_flag("--specs-only", options->specs_only,
+               "Write the specs of all runs, to be computed elsewhere, and stop")
       ->excludes(dry_run);
   app.add_option("--seeds", options->seeds, "Number of seeds; only missing runs are started")
       ->check(CLI::Range(1, 10'000));

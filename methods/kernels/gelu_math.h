@@ -2,11 +2,7 @@
 
 #include <cmath>
 
-#ifdef __CUDACC__
-#define ABLATE_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define ABLATE_HOST_DEVICE inline
-#endif
+#include "methods/kernels/host_device.h"
 
 namespace ablate::kernels {
 

@@ -40,12 +40,23 @@ std::int64_t micro_rows(const LoaderOptions& options, const AugmentRecipe& recip
 
 }  // namespace
 
+BatchPlan::BatchPlan(std::int64_t samples, const AugmentRecipe& recipe,
+                     const LoaderOptions& options)
+    : rows(micro_rows(options, recipe)),
+      per_step(options.global_batch / options.shard.size / rows),
+      steps(samples / options.global_batch) {
+  if (steps == 0) {
+    throw SpecError(cat("global_batch = ", options.global_batch,
+                        " images are more than the training set (", samples, ")"));
+  }
+}
+
 struct TrainLoader::State {
   std::shared_ptr<const Dataset> dataset;
   AugmentRecipe recipe;
   TrainTransform transform;
   LoaderOptions options;
-  std::int64_t rows, per_step, steps;
+  BatchPlan plan;
   OrderedPool pool;
 
   State(std::shared_ptr<const Dataset> data, const AugmentRecipe& augment, LoaderOptions loader)
@@ -53,23 +64,17 @@ struct TrainLoader::State {
         recipe(augment),
         transform(augment, dataset->facts().normalization),
         options(loader),
-        rows(micro_rows(loader, augment)),
-        per_step(loader.global_batch / loader.shard.size / rows),
-        steps(dataset->size() / loader.global_batch),
+        plan(dataset->size(), augment, loader),
         pool([this](std::int64_t number) { return make(number); }, loader.threads,
-             loader.prefetch) {
-    if (steps == 0) {
-      throw SpecError(cat("global_batch = ", options.global_batch,
-                          " images are more than the training set (", dataset->size(), ")"));
-    }
-  }
+             loader.prefetch) {}
 
   /// Micro-batch `number` of this rank, counted over the whole run.
   Batch make(std::int64_t number) const {
-    const std::int64_t step = number / per_step;
-    const std::int64_t epoch = step / steps;
+    const std::int64_t rows = plan.rows;
+    const std::int64_t step = number / plan.per_step;
+    const std::int64_t epoch = step / plan.steps;
     Batch batch;
-    batch.first_position = options.shard.rank * per_step * rows + number % per_step * rows;
+    batch.first_position = plan.first_position(options.shard.rank, number);
     batch.images = empty_images(rows, transform.image_size());
     batch.labels = at::empty({rows}, at::kLong);
     batch.weights = at::ones({rows}, at::kFloat);
@@ -78,7 +83,8 @@ struct TrainLoader::State {
     Image image;
     for (std::int64_t row = 0; row < rows; ++row) {
       // Repeated augmentation: each drawn image stands `repeated` times in a row of the order.
-      const std::int64_t draw = step % steps * options.global_batch + batch.first_position + row;
+      const std::int64_t draw =
+          step % plan.steps * options.global_batch + batch.first_position + row;
       const auto index =
           static_cast<std::int64_t>(order(static_cast<std::uint64_t>(draw / recipe.repeated)));
       const AugmentKey key{
@@ -96,19 +102,20 @@ struct TrainLoader::State {
   }
 
   void mix(Batch& batch, std::int64_t step) const {
+    const std::int64_t rows = plan.rows;
     const int side = transform.image_size();
     const auto group_rows = static_cast<int>(options.mix_group);
     batch.other_labels = at::empty({rows}, at::kLong);
     batch.mix = at::empty({rows}, at::kFloat);
     for (std::int64_t first = 0; first < rows; first += group_rows) {
       const auto group = static_cast<std::uint64_t>((batch.first_position + first) / group_rows);
-      const MixPlan plan = draw_mix(recipe.mixing, options.seed, group,
-                                    static_cast<std::uint32_t>(step), side, side);
+      const MixPlan mixing = draw_mix(recipe.mixing, options.seed, group,
+                                      static_cast<std::uint32_t>(step), side, side);
       apply_mix(batch.images.data_ptr<float>() + first * values_of_image(side), group_rows,
-                Image::kChannels, side, side, plan);
+                Image::kChannels, side, side, mixing);
       const at::Tensor own = batch.labels.slice(0, first, first + group_rows);
       batch.other_labels.slice(0, first, first + group_rows).copy_(own.flip(0));
-      batch.mix.slice(0, first, first + group_rows).fill_(plan.lambda);
+      batch.mix.slice(0, first, first + group_rows).fill_(mixing.lambda);
     }
   }
 };
@@ -119,18 +126,23 @@ TrainLoader::TrainLoader(std::shared_ptr<const Dataset> dataset, const AugmentRe
 
 TrainLoader::~TrainLoader() = default;
 
-std::int64_t TrainLoader::steps_per_epoch() const { return state_->steps; }
+std::int64_t TrainLoader::steps_per_epoch() const { return state_->plan.steps; }
 
-std::int64_t TrainLoader::micro_batches_per_step() const { return state_->per_step; }
+std::int64_t TrainLoader::micro_batches_per_step() const { return state_->plan.per_step; }
 
 void TrainLoader::seek(std::int64_t epoch, std::int64_t step_in_epoch) {
-  const std::int64_t step = epoch * state_->steps + step_in_epoch;
-  state_->pool.seek(step * state_->per_step, std::numeric_limits<std::int64_t>::max());
+  const std::int64_t step = epoch * state_->plan.steps + step_in_epoch;
+  state_->pool.seek(step * state_->plan.per_step, std::numeric_limits<std::int64_t>::max());
 }
 
 Batch TrainLoader::next() { return state_->pool.next(); }
 
 double TrainLoader::take_wait_seconds() { return state_->pool.take_wait_seconds(); }
+
+std::int64_t eval_rows(const LoaderOptions& options) {
+  check_ranks(options);
+  return options.global_batch / options.shard.size;
+}
 
 struct EvalLoader::State {
   std::shared_ptr<const Dataset> dataset;
@@ -145,11 +157,11 @@ struct EvalLoader::State {
         options(loader),
         pool([this](std::int64_t number) { return make(number); }, loader.threads,
              loader.prefetch) {
-    check_ranks(options);
+    eval_rows(options);
   }
 
   Batch make(std::int64_t number) const {
-    const std::int64_t rows = options.global_batch / options.shard.size;
+    const std::int64_t rows = eval_rows(options);
     const int side = transform.image_size();
     Batch batch;
     batch.first_position = number * options.global_batch + options.shard.rank * rows;

@@ -37,15 +37,30 @@ struct LoaderOptions {
   int prefetch = 3;  ///< batches under way or waiting at most
 };
 
+/// How an epoch falls into micro-batches of one rank.
+struct BatchPlan {
+  std::int64_t rows = 0;      ///< of a micro-batch
+  std::int64_t per_step = 0;  ///< micro-batches
+  std::int64_t steps = 0;     ///< of an epoch
+
+  /// Throws SpecError with the fix when sizes do not divide (global_batch by shard.size, the rank's
+  /// slice by micro_batch, micro_batch by mix_group when mixing), or when the set is smaller than
+  /// one global batch.
+  BatchPlan(std::int64_t samples, const AugmentRecipe& recipe, const LoaderOptions& options);
+
+  /// Of row 0 of micro-batch `number` in the global batch.
+  std::int64_t first_position(int rank, std::int64_t number) const {
+    return (rank * per_step + number % per_step) * rows;
+  }
+};
+
 /// Batches of one rank in training: order, augmentation and mixing are functions of (seed, epoch,
 /// step, position in the global batch), so neither rank, thread nor resume changes a pixel.
 /// Rank r takes the r-th contiguous slice of each global batch, cut into micro-batches; the
 /// incomplete last global batch of an epoch is dropped.
 class TrainLoader {
  public:
-  /// Throws SpecError with the fix when sizes do not divide (global_batch by shard.size, the rank's
-  /// slice by micro_batch, micro_batch by mix_group when mixing), or when the set is smaller than
-  /// one global batch.
+  /// Throws what BatchPlan throws.
   TrainLoader(std::shared_ptr<const Dataset> dataset, const AugmentRecipe& recipe,
               LoaderOptions options);
   ~TrainLoader();
@@ -65,6 +80,9 @@ class TrainLoader {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+/// Rows of one batch of evaluation on one rank. Throws SpecError when ranks do not divide it.
+std::int64_t eval_rows(const LoaderOptions& options);
 
 /// All samples of a set in order, once: rank r takes the r-th slice of each batch; the last batch
 /// is padded with rows of weight 0, so sums over ranks are exact for any rank count.

@@ -27,20 +27,20 @@ Image train_crop(const Image& image, const AugmentRecipe& recipe, const AugmentK
   return resize(image, box, size, size, recipe.interpolation);
 }
 
-Rgb mean_color(const Normalization& statistics) {
-  Rgb fill;
-  std::transform(statistics.mean.begin(), statistics.mean.end(), fill.begin(), [](float mean) {
-    return static_cast<std::uint8_t>(std::clamp(round_half_even(255.0 * mean), 0, 255));
-  });
-  return fill;
-}
-
 }  // namespace
 
 std::uint64_t sample_key(std::uint64_t epoch, std::uint64_t index, std::uint32_t repetition) {
   ABLATE_CHECK(repetition < (1U << 4) && epoch < (1ULL << 20) && index < (1ULL << 40),
                "draw out of range: epoch ", epoch, ", index ", index, ", repetition ", repetition);
   return std::uint64_t{repetition} << 60 | epoch << 40 | index;
+}
+
+Rgb mean_color(const Normalization& statistics) {
+  Rgb fill;
+  std::transform(statistics.mean.begin(), statistics.mean.end(), fill.begin(), [](float mean) {
+    return static_cast<std::uint8_t>(std::clamp(round_half_even(255.0 * mean), 0, 255));
+  });
+  return fill;
 }
 
 Normalizer::Normalizer(const Normalization& statistics) {

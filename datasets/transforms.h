@@ -27,6 +27,9 @@ struct AugmentKey {
 /// bits).
 std::uint64_t sample_key(std::uint64_t epoch, std::uint64_t index, std::uint32_t repetition = 0);
 
+/// The mean as a colour, rounded: what geometric operations fill with.
+Rgb mean_color(const Normalization& statistics);
+
 /// 8-bit RGB to normalised float CHW: (v / 255 - mean) / std in single precision, by table.
 class Normalizer {
  public:

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -54,9 +56,24 @@ class Communicator {
   virtual std::string broadcast(const std::string& text, int root = 0) = 0;
   virtual std::vector<std::string> all_gather(const std::string& text) = 0;
   virtual void barrier() = 0;
+  /// A barrier that gives up: waits until all ranks have called it, for at most `patience`, and
+  /// returns those that have not, ascending. After a non-empty result the ranks are out of step:
+  /// the only use left is to report it.
+  virtual std::vector<int> missing_after(std::chrono::milliseconds patience) = 0;
 
   /// The communicator of all ranks that pass the same colour, ordered by (key, old rank).
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
+
+  // For devices, which work behind the host's back. Host communicators have nothing to do here.
+  /// A step with collectives of this communicator has been enqueued; several may be under way. When
+  /// step_finished() does not follow in time, it counts as hanging and the communicator is aborted.
+  virtual void step_begun(std::int64_t /*step*/) {}
+  /// The device has done all steps up to `step`. Throws TransientError, naming rank, step and last
+  /// collective, when the communicator failed or was aborted meanwhile.
+  virtual void step_finished(std::int64_t /*step*/) {}
+  /// Whoever captures collectives into a CUDA graph keeps this until the graph is reset: NCCL
+  /// waits for its graphs when it ends, so it must not end before them.
+  virtual std::shared_ptr<void> hold() { return nullptr; }
 };
 
 /// World size 1.
@@ -71,11 +88,27 @@ std::vector<std::unique_ptr<Communicator>> make_thread_communicators(int size);
 /// throw TransientError at its present or next collective.
 void abort_thread_group(Communicator& member);
 
+struct NcclOptions {
+  /// Reduction in NVLink switches: faster on eight devices, but not bitwise equal between calls on
+  /// Hopper. NCCL_NVLS_ENABLE in the environment has the last word.
+  bool nvls = false;
+  /// Ranks arrive late at start-up (data, compilation); later all are in the same step.
+  std::chrono::milliseconds init_timeout = std::chrono::minutes(15);
+  /// A step that runs longer hangs.
+  std::chrono::milliseconds step_timeout = std::chrono::minutes(2);
+};
+
 /// Collectives on tensors of CUDA device `device` over the ranks of `host`, by NCCL; host values go
 /// through `host`, which must outlive the result. Collective. Only in builds with NCCL
-/// (ABLATE_HAS_NCCL). Destroy captured graphs that use it first. Throws TransientError on a failure
-/// or a time-out of the initialisation.
-std::unique_ptr<Communicator> make_nccl_communicator(Communicator& host, int device);
+/// (ABLATE_HAS_NCCL). Also takes bfloat16. Collectives may be captured into CUDA graphs, after
+/// hold(). Throws TransientError on a failure or a time-out of the initialisation, naming the ranks
+/// that did not come.
+///
+/// A thread of its own watches for errors of the transport and for steps that hang; on either it
+/// aborts the communicator, so that whoever waits for the device comes back, and the next call
+/// throws TransientError. When nobody comes back the process ends with ExitCode::Transient.
+std::unique_ptr<Communicator> make_nccl_communicator(Communicator& host, int device,
+                                                     const NcclOptions& options = {});
 
 /// MPI life cycle and the world communicator. Construct once, on the main thread, before any other
 /// thread exists. Throws TransientError when the launcher promised another world size than MPI sees
@@ -99,6 +132,44 @@ class MpiSession {
   bool all_leave();
 
   /// Ends all ranks of the job at once, without unwinding.
+  [[noreturn]] void abort(int exit_code);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// Where ranks meet that were started without MPI.
+struct Rendezvous {
+  int rank = 0;
+  int size = 1;
+  std::filesystem::path folder{};  ///< shared and empty: rank 0 leaves its address there
+  std::string host{};              ///< else the address of rank 0's store
+  int port = 0;
+  bool store_runs = false;  ///< the launcher keeps a store there already
+  std::chrono::milliseconds patience = std::chrono::minutes(5);  ///< for ranks that come late
+};
+
+/// Ranks that talk through a key-value store on rank 0 (LibTorch's TCPStore): for machines without
+/// MPI. Meant for host values and rendezvous; gradients of small models pass, but every rank sends
+/// to every other through one process.
+///
+/// The constructor waits for all ranks and throws TransientError naming those that did not come.
+/// The destructor tells the others when an exception is leaving, so that their collectives throw
+/// TransientError; report errors inside the life of the session.
+class StoreSession {
+ public:
+  explicit StoreSession(const Rendezvous& rendezvous);
+  ~StoreSession();
+  StoreSession(const StoreSession&) = delete;
+  StoreSession& operator=(const StoreSession&) = delete;
+
+  Communicator& world();
+
+  /// As MpiSession::all_leave().
+  bool all_leave();
+
+  /// Makes the other ranks' collectives throw and ends this process at once, without unwinding.
   [[noreturn]] void abort(int exit_code);
 
  private:

@@ -31,19 +31,24 @@ std::vector<GradientBucket> plan_buckets(const std::vector<GradientSegment>& seg
 
 struct GradientReducer::State {
   State(Communicator& comm, const at::Tensor& flat, const std::vector<GradientSegment>& parts,
-        const std::vector<at::Tensor>& tensors, const ReducerOptions& options);
+        const std::vector<at::Tensor>& tensors, const ReducerOptions& settings);
   ~State();
 
   void agree() const;
+  bool idle() const { return communicator.size() == 1 && !options.reduce_alone; }
   void on_gradient(std::size_t segment);
   void start_next();
+  void finish_bucket(std::size_t bucket);
 
   Communicator& communicator;
+  std::shared_ptr<void> hold;  // of the communicator: captured steps need both
+  ReducerOptions options;
   at::Tensor gradients;
   std::vector<GradientSegment> segments;
   std::vector<at::Tensor> parameters;
   std::vector<GradientBucket> buckets;
   std::vector<at::Tensor> slices;      // of gradients, one a bucket
+  std::vector<at::Tensor> wires;       // what travels: the slices, or their bfloat16 copies
   std::vector<std::size_t> bucket_of;  // by segment; buckets.size() when inactive
   bool armed = false;
   std::vector<bool> ready;                   // by segment
@@ -67,17 +72,25 @@ class ReadyHook final : public torch::autograd::PostAccumulateGradHook {
 
 GradientReducer::State::State(Communicator& comm, const at::Tensor& flat,
                               const std::vector<GradientSegment>& parts,
-                              const std::vector<at::Tensor>& tensors, const ReducerOptions& options)
-    : communicator(comm), gradients(flat), segments(parts), parameters(tensors) {
+                              const std::vector<at::Tensor>& tensors,
+                              const ReducerOptions& settings)
+    : communicator(comm),
+      hold(comm.hold()),
+      options(settings),
+      gradients(flat),
+      segments(parts),
+      parameters(tensors) {
   ABLATE_CHECK(parts.size() == tensors.size(), parts.size(), " segments, ", tensors.size(),
                " parameters");
   buckets = plan_buckets(segments, gradients.element_size(), options);
   agree();
-  if (communicator.size() == 1) return;
+  if (idle()) return;
   bucket_of.assign(segments.size(), buckets.size());
   for (std::size_t b = 0; b < buckets.size(); ++b) {
     slices.push_back(gradients.narrow(0, buckets[b].offset, buckets[b].numel));
     for (const std::size_t i : buckets[b].segments) bucket_of[i] = b;
+    wires.push_back(options.wire == Wire::Gradients ? slices[b]
+                                                    : at::empty_like(slices[b], at::kBFloat16));
   }
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     torch::autograd::impl::set_post_acc_grad_hooks(
@@ -86,7 +99,7 @@ GradientReducer::State::State(Communicator& comm, const at::Tensor& flat,
 }
 
 GradientReducer::State::~State() {
-  if (communicator.size() == 1) return;
+  if (idle()) return;
   for (const at::Tensor& parameter : parameters) {
     torch::autograd::impl::set_post_acc_grad_hooks(parameter, nullptr);
   }
@@ -118,7 +131,7 @@ void GradientReducer::State::agree() const {
 }
 
 void GradientReducer::State::on_gradient(std::size_t segment) {
-  if (!armed || bucket_of[segment] == buckets.size()) return;
+  if (!armed || idle() || bucket_of[segment] == buckets.size()) return;
   const std::string& name = segments[segment].name;
   const at::Tensor& grad = parameters[segment].grad();
   const auto* place = static_cast<const char*>(gradients.const_data_ptr()) +
@@ -133,7 +146,16 @@ void GradientReducer::State::on_gradient(std::size_t segment) {
 }
 
 void GradientReducer::State::start_next() {
-  works.push_back(communicator.start_all_reduce(slices[works.size()]));
+  const at::NoGradGuard no_grad;
+  const std::size_t next = works.size();
+  if (options.wire != Wire::Gradients) wires[next].copy_(slices[next]);
+  works.push_back(communicator.start_all_reduce(wires[next]));
+}
+
+void GradientReducer::State::finish_bucket(std::size_t bucket) {
+  works[bucket]->wait();
+  if (options.wire != Wire::Gradients) slices[bucket].copy_(wires[bucket]);
+  if (options.average && communicator.size() > 1) slices[bucket].mul_(1.0 / communicator.size());
 }
 
 GradientReducer::GradientReducer(Communicator& communicator, const at::Tensor& gradients,
@@ -157,18 +179,24 @@ void GradientReducer::arm() {
   state.works.clear();
 }
 
+void GradientReducer::gradient_ready(std::size_t segment) {
+  ABLATE_CHECK(segment < state_->segments.size(), "gradient ", segment, " of ",
+               state_->segments.size());
+  state_->on_gradient(segment);
+}
+
 void GradientReducer::finish() {
   State& state = *state_;
   ABLATE_CHECK(state.armed, "finish() without arm()");
   state.armed = false;
-  if (state.communicator.size() == 1) return;
+  if (state.idle()) return;
   while (state.works.size() < state.buckets.size()) state.start_next();
   const at::NoGradGuard no_grad;
-  const double share = 1.0 / state.communicator.size();
-  for (std::size_t b = 0; b < state.buckets.size(); ++b) {
-    state.works[b]->wait();
-    state.slices[b].mul_(share);
-  }
+  for (std::size_t b = 0; b < state.buckets.size(); ++b) state.finish_bucket(b);
+}
+
+double GradientReducer::remaining_factor() const {
+  return state_->options.average ? 1.0 : 1.0 / state_->communicator.size();
 }
 
 }  // namespace ablate

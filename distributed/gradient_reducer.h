@@ -24,10 +24,22 @@ struct GradientBucket {
   std::vector<std::size_t> segments;  ///< indices of its parameters
 };
 
+/// What travels between ranks.
+enum class Wire {
+  Gradients,  ///< the buffer's own type
+  Bfloat16,   ///< half the bytes of float; every addition rounds to 8 bits. Device buffers only
+};
+
 struct ReducerOptions {
   std::int64_t bucket_bytes = 25 << 20;
   /// Of the bucket that is complete first, so that communication starts early in backward.
   std::int64_t first_bucket_bytes = 1 << 20;
+  Wire wire = Wire::Gradients;
+  /// false: the buffer is left with the sum, and the caller multiplies by remaining_factor() where
+  /// it passes over the gradients anyway.
+  bool average = true;
+  /// World size 1 runs its collectives, too: to measure or test them on one device.
+  bool reduce_alone = false;
 };
 
 /// Cuts segments, given by ascending offset, into contiguous slices: a slice ends when it has
@@ -43,6 +55,10 @@ std::vector<GradientBucket> plan_buckets(const std::vector<GradientSegment>& seg
 /// when all its gradients are there and all earlier buckets are started, so that ranks start equal
 /// collectives in equal order. Sums are in the order of the communicator, then multiplied by
 /// 1 / size once. World size 1 does nothing.
+///
+/// On a device communicator a step may be captured into a CUDA graph: all work is enqueued behind
+/// the current stream, nothing waits for the device or allocates. The graph keeps the addresses of
+/// the reducer's buffers, so the reducer must outlive it.
 class GradientReducer {
  public:
   /// `gradients`: the flat buffer; parameters[i].grad() is its view at segments[i]. Collective:
@@ -57,10 +73,17 @@ class GradientReducer {
 
   /// The backward that follows is the step's last one.
   void arm();
+  /// The gradient of parameters[segment] is in the buffer: for backward passes that write it there
+  /// themselves; what autograd accumulates is announced by its hooks. On the thread and the stream
+  /// of the backward pass. Without arm() it means nothing.
+  void gradient_ready(std::size_t segment);
   /// Reduces what backward left (parameters without gradient count as zero) and waits until the
-  /// buffer holds the mean. Throws TransientError when a collective fails.
+  /// buffer holds the mean (or the sum, see ReducerOptions::average). Throws TransientError when a
+  /// collective fails.
   void finish();
 
+  /// What the buffer has to be multiplied by after finish() to be the mean.
+  double remaining_factor() const;
   const std::vector<GradientBucket>& buckets() const;
 
  private:

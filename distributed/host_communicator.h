@@ -18,6 +18,8 @@ class HostCommunicator : public Communicator {
   using Communicator::all_gather;
   std::vector<std::string> all_gather(const std::string& text) override;
   void barrier() override;
+  /// For back ends whose ranks cannot be late: a barrier.
+  std::vector<int> missing_after(std::chrono::milliseconds patience) override;
 
  protected:
   // Contract checks, the same in all back ends; each throws BugError naming `operation`.

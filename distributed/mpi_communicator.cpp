@@ -135,6 +135,7 @@ class MpiCommunicator final : public HostCommunicator {
   std::unique_ptr<Work> start_all_reduce(at::Tensor& tensor, ReduceOp op) override;
   void broadcast(at::Tensor& tensor, int root) override;
   void all_gather(const at::Tensor& tensor, at::Tensor& all) override;
+  std::vector<int> missing_after(std::chrono::milliseconds patience) override;
   std::unique_ptr<Communicator> split(int color, int key) override;
 
  private:
@@ -181,6 +182,58 @@ void MpiCommunicator::all_gather(const at::Tensor& tensor, at::Tensor& all) {
                                  MPI_BYTE, comm, &request),
                   "MPI_Iallgather");
       });
+}
+
+namespace {
+
+/// Messages without content from every rank to every other, because no collective of MPI tells who
+/// is missing.
+struct RollCall {
+  std::vector<MPI_Request> from, to;  // by rank; null once here, or sent
+  bool all_here = false;
+
+  void start(MPI_Comm comm, int me, int size) {
+    constexpr int kTag = 1;
+    from.assign(static_cast<std::size_t>(size), MPI_REQUEST_NULL);
+    to = from;
+    for (int r = 0; r < size; ++r) {
+      if (r == me) continue;
+      const auto i = static_cast<std::size_t>(r);
+      check_mpi(MPI_Irecv(nullptr, 0, MPI_BYTE, r, kTag, comm, &from[i]), "MPI_Irecv");
+      check_mpi(MPI_Isend(nullptr, 0, MPI_BYTE, r, kTag, comm, &to[i]), "MPI_Isend");
+    }
+  }
+
+  void look() {
+    all_here = true;
+    for (auto* requests : {&from, &to}) {
+      for (MPI_Request& request : *requests) {
+        int done = 0;
+        check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+        all_here = all_here && done != 0;
+      }
+    }
+  }
+};
+
+}  // namespace
+
+std::vector<int> MpiCommunicator::missing_after(std::chrono::milliseconds patience) {
+  const auto deadline = steady_clock::now() + patience;
+  auto call = std::make_shared<RollCall>();
+  run("arrival", [call, comm = comm_, me = rank_, size = size_](MPI_Request&) {
+    call->start(comm, me, size);
+    call->look();
+  });
+  while (!call->all_here && steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    run("arrival", [call](MPI_Request&) { call->look(); });
+  }
+  std::vector<int> missing;
+  for (int r = 0; r < size_; ++r) {
+    if (call->from[static_cast<std::size_t>(r)] != MPI_REQUEST_NULL) missing.push_back(r);
+  }
+  return missing;
 }
 
 std::unique_ptr<Communicator> MpiCommunicator::split(int color, int key) {

@@ -1,29 +1,19 @@
-// NCCL ranks, one a device. Non-blocking communicators, because only those can be aborted at any
-// time; every call is therefore followed by settle(), which waits until NCCL has taken it over.
+// NCCL ranks, one a device.
 //
 // Bitwise equality: ring and tree reduce in an order fixed by size, topology and message size, and
 // all ranks receive the same bits. In-switch reduction (NVLS) differs between calls on Hopper, so
-// it is off unless the user sets NCCL_NVLS_ENABLE.
-#include <chrono>
-#include <cstdlib>
-#include <cstring>
-#include <exception>
-#include <thread>
-
+// it is off unless the user asks for it.
 #include <cuda_runtime.h>
 #include <nccl.h>
 
 #include "distributed/communicator.h"
+#include "distributed/nccl_core.h"
+#include "distributed/nccl_trace.h"
 #include "runner/core/error.h"
 #include "runner/torch/torch.h"
 
 namespace ablate {
 namespace {
-
-/// Ranks arrive late at start-up (compilation, data); later, every rank is in the same step.
-constexpr std::chrono::minutes kInitTimeout{15};
-constexpr std::chrono::seconds kCallTimeout{120};
-constexpr std::chrono::seconds kFinalizeTimeout{10};
 
 ncclDataType_t to_nccl(at::ScalarType type, std::string_view operation) {
   switch (type) {
@@ -51,10 +41,8 @@ ncclRedOp_t to_nccl(ReduceOp op) {
 class NcclCommunicator final : public Communicator {
  public:
   /// `owned` is `host` itself or empty: of a split the caller keeps only the result.
-  NcclCommunicator(Communicator& host, int device, std::unique_ptr<Communicator> owned);
-  ~NcclCommunicator() override;
-  NcclCommunicator(const NcclCommunicator&) = delete;
-  NcclCommunicator& operator=(const NcclCommunicator&) = delete;
+  NcclCommunicator(Communicator& host, int device, const NcclOptions& options,
+                   std::unique_ptr<Communicator> owned);
 
   int rank() const override { return host_.rank(); }
   int size() const override { return host_.size(); }
@@ -78,38 +66,56 @@ class NcclCommunicator final : public Communicator {
     return host_.all_gather(text);
   }
   void barrier() override { host_.barrier(); }
+  std::vector<int> missing_after(std::chrono::milliseconds patience) override {
+    return host_.missing_after(patience);
+  }
   std::unique_ptr<Communicator> split(int color, int key) override;
 
-  /// Throws TransientError, after an abort, when NCCL reports a failure of anything enqueued so
-  /// far.
-  void check_health(std::string_view what);
+  void step_begun(std::int64_t step) override {
+    state_->trace.step_begun();
+    state_->core.step_begun(step);
+  }
+  void step_finished(std::int64_t step) override { state_->core.step_finished(step); }
+  std::shared_ptr<void> hold() override { return state_; }
 
  private:
+  /// What captured graphs point to.
+  struct State {
+    State(Communicator& host, int device, const NcclOptions& options);
+    NcclTrace trace;
+    NcclCore core;  // last: its end comes first, while the trace can still be asked
+  };
+
+  class Enqueued;
+
   /// Enqueues on the communication stream after what the current stream has enqueued; the returned
   /// event is the end of the operation.
-  template <typename Enqueue>
-  at::cuda::CUDAEvent enqueue(std::string_view what, Enqueue&& call);
+  at::cuda::CUDAEvent enqueue(const std::string& what,
+                              const std::function<ncclResult_t(ncclComm_t)>& call);
+  void join(const at::cuda::CUDAEvent& finished) const;
   void check_tensor(const at::Tensor& tensor, std::string_view what) const;
-  bool settle(std::string_view what, std::chrono::steady_clock::duration timeout);
-  void check(ncclResult_t status, std::string_view what);
-  [[noreturn]] void fail(std::string_view what, std::string_view why);
 
   std::unique_ptr<Communicator> owned_host_;
   Communicator& host_;
   int device_;
+  NcclOptions options_;
   c10::cuda::CUDAStream stream_;
-  ncclComm_t comm_ = nullptr;
-  int exceptions_ = std::uncaught_exceptions();
+  std::shared_ptr<State> state_;
 };
 
-class NcclWork final : public Work {
+NcclCommunicator::State::State(Communicator& host, int device, const NcclOptions& options)
+    : trace(device), core(host, device, options) {
+  core.on_report([this] { return trace.last(); });
+}
+
+class NcclCommunicator::Enqueued final : public Work {
  public:
-  NcclWork(NcclCommunicator& communicator, at::Tensor tensor, at::cuda::CUDAEvent finished)
+  Enqueued(NcclCommunicator& communicator, at::Tensor tensor, at::cuda::CUDAEvent finished)
       : communicator_(communicator), tensor_(std::move(tensor)), finished_(std::move(finished)) {}
 
   void wait() override {
-    finished_.block(c10::cuda::getCurrentCUDAStream(tensor_.get_device()));
-    communicator_.check_health("all_reduce");
+    communicator_.join(finished_);
+    communicator_.state_->core.check_health();
   }
 
  private:
@@ -118,75 +124,16 @@ class NcclWork final : public Work {
   at::cuda::CUDAEvent finished_;
 };
 
-NcclCommunicator::NcclCommunicator(Communicator& host, int device,
+NcclCommunicator::NcclCommunicator(Communicator& host, int device, const NcclOptions& options,
                                    std::unique_ptr<Communicator> owned)
     : owned_host_(std::move(owned)),
       host_(host),
       device_(device),
+      options_(options),
       stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true,
                                            static_cast<c10::DeviceIndex>(device))) {
   const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(device));
-  ncclUniqueId id{};
-  std::string text;
-  setenv("NCCL_NVLS_ENABLE", "0", /*replace=*/0);
-  if (rank() == 0) {
-    check(ncclGetUniqueId(&id), "ncclGetUniqueId");
-    text.assign(id.internal, sizeof id.internal);
-  }
-  text = host_.broadcast(text, 0);
-  std::memcpy(id.internal, text.data(), sizeof id.internal);
-  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-  config.blocking = 0;
-  check(ncclCommInitRankConfig(&comm_, size(), id, rank(), &config), "ncclCommInitRankConfig");
-  if (!settle("initialisation", kInitTimeout)) fail("initialisation", "timed out");
-}
-
-NcclCommunicator::~NcclCommunicator() {
-  if (comm_ == nullptr) return;
-  try {
-    // A peer may never come to the orderly end when this rank leaves by an exception.
-    if (std::uncaught_exceptions() == exceptions_) {
-      check(ncclCommFinalize(comm_), "ncclCommFinalize");
-      if (settle("ncclCommFinalize", kFinalizeTimeout)) {
-        ncclCommDestroy(comm_);
-        return;
-      }
-    }
-  } catch (const TransientError&) {
-    return;  // fail() has aborted it, and a destructor has nobody to tell
-  }
-  ncclCommAbort(comm_);
-}
-
-void NcclCommunicator::fail(std::string_view what, std::string_view why) {
-  if (comm_ != nullptr) ncclCommAbort(comm_);
-  comm_ = nullptr;
-  throw TransientError(cat("NCCL: ", what, " on rank ", rank(), " of ", size(), ": ", why));
-}
-
-void NcclCommunicator::check(ncclResult_t status, std::string_view what) {
-  if (status == ncclSuccess || status == ncclInProgress) return;
-  fail(what, cat(ncclGetErrorString(status), "; ", ncclGetLastError(comm_)));
-}
-
-/// Waits until NCCL has taken over the last call; false when that takes longer than `timeout`.
-bool NcclCommunicator::settle(std::string_view what, std::chrono::steady_clock::duration timeout) {
-  const auto deadline = std::chrono::steady_clock::now() + timeout;
-  while (true) {
-    ncclResult_t state = ncclSuccess;
-    check(ncclCommGetAsyncError(comm_, &state), what);
-    if (state == ncclSuccess) return true;
-    check(state, what);
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(std::chrono::microseconds(20));
-  }
-}
-
-void NcclCommunicator::check_health(std::string_view what) {
-  if (comm_ == nullptr) fail(what, "the communicator was aborted");
-  ncclResult_t state = ncclSuccess;
-  check(ncclCommGetAsyncError(comm_, &state), what);
-  check(state, what);
+  state_ = std::make_shared<State>(host, device, options);
 }
 
 void NcclCommunicator::check_tensor(const at::Tensor& tensor, std::string_view what) const {
@@ -195,18 +142,31 @@ void NcclCommunicator::check_tensor(const at::Tensor& tensor, std::string_view w
                "nccl communicator: ", what, " takes a contiguous tensor of device ", device_);
 }
 
-template <typename Enqueue>
-at::cuda::CUDAEvent NcclCommunicator::enqueue(std::string_view what, Enqueue&& call) {
-  if (comm_ == nullptr) fail(what, "the communicator was aborted");
+/// Events and marks only: a stream that captures into a graph takes the communication stream along.
+at::cuda::CUDAEvent NcclCommunicator::enqueue(const std::string& what,
+                                              const std::function<ncclResult_t(ncclComm_t)>& call) {
   const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(device_));
+  const bool captured =
+      c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None;
+  ABLATE_CHECK(!captured || state_.use_count() > 1, what,
+               " is captured into a graph by somebody who does not hold() the communicator");
   at::cuda::CUDAEvent ready;
   ready.record(c10::cuda::getCurrentCUDAStream());
   ready.block(stream_);
-  check(call(), what);
-  if (!settle(what, kCallTimeout)) fail(what, "timed out");
+  state_->core.call(what, call);
+  state_->trace.mark(what, stream_, captured);
   at::cuda::CUDAEvent finished;
   finished.record(stream_);
   return finished;
+}
+
+void NcclCommunicator::join(const at::cuda::CUDAEvent& finished) const {
+  const auto device = static_cast<c10::DeviceIndex>(device_);
+  const_cast<at::cuda::CUDAEvent&>(finished).block(c10::cuda::getCurrentCUDAStream(device));
+}
+
+std::string describe_tensor(std::string_view operation, const at::Tensor& tensor) {
+  return cat(operation, " of ", tensor.numel(), " ", at::toString(tensor.scalar_type()));
 }
 
 std::unique_ptr<Work> NcclCommunicator::start_all_reduce(at::Tensor& tensor, ReduceOp op) {
@@ -214,18 +174,19 @@ std::unique_ptr<Work> NcclCommunicator::start_all_reduce(at::Tensor& tensor, Red
   const ncclDataType_t type = to_nccl(tensor.scalar_type(), "all_reduce");
   void* data = tensor.data_ptr();
   const auto count = static_cast<std::size_t>(tensor.numel());
-  return std::make_unique<NcclWork>(*this, tensor, enqueue("all_reduce", [&] {
-    return ncclAllReduce(data, data, count, type, to_nccl(op), comm_, stream_.stream());
-  }));
+  return std::make_unique<Enqueued>(
+      *this, tensor, enqueue(describe_tensor("all_reduce", tensor), [&](ncclComm_t comm) {
+        return ncclAllReduce(data, data, count, type, to_nccl(op), comm, stream_.stream());
+      }));
 }
 
 void NcclCommunicator::broadcast(at::Tensor& tensor, int root) {
   check_tensor(tensor, "broadcast");
   ABLATE_CHECK(root >= 0 && root < size(), "broadcast from rank ", root, " of ", size());
   void* data = tensor.data_ptr();
-  enqueue("broadcast", [&] {
-    return ncclBroadcast(data, data, tensor.nbytes(), ncclUint8, root, comm_, stream_.stream());
-  }).block(c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device_)));
+  join(enqueue(describe_tensor("broadcast", tensor), [&](ncclComm_t comm) {
+    return ncclBroadcast(data, data, tensor.nbytes(), ncclUint8, root, comm, stream_.stream());
+  }));
 }
 
 void NcclCommunicator::all_gather(const at::Tensor& tensor, at::Tensor& all) {
@@ -235,22 +196,23 @@ void NcclCommunicator::all_gather(const at::Tensor& tensor, at::Tensor& all) {
   shape.insert(shape.end(), tensor.sizes().begin(), tensor.sizes().end());
   ABLATE_CHECK(all.sizes() == at::IntArrayRef(shape) && all.scalar_type() == tensor.scalar_type(),
                "all_gather of ", tensor.sizes(), " into ", all.sizes());
-  enqueue("all_gather", [&] {
-    return ncclAllGather(tensor.const_data_ptr(), all.data_ptr(), tensor.nbytes(), ncclUint8, comm_,
+  join(enqueue(describe_tensor("all_gather", tensor), [&](ncclComm_t comm) {
+    return ncclAllGather(tensor.const_data_ptr(), all.data_ptr(), tensor.nbytes(), ncclUint8, comm,
                          stream_.stream());
-  }).block(c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device_)));
+  }));
 }
 
 std::unique_ptr<Communicator> NcclCommunicator::split(int color, int key) {
   auto part = host_.split(color, key);
   Communicator& host = *part;
-  return std::make_unique<NcclCommunicator>(host, device_, std::move(part));
+  return std::make_unique<NcclCommunicator>(host, device_, options_, std::move(part));
 }
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_nccl_communicator(Communicator& host, int device) {
-  return std::make_unique<NcclCommunicator>(host, device, nullptr);
+std::unique_ptr<Communicator> make_nccl_communicator(Communicator& host, int device,
+                                                     const NcclOptions& options) {
+  return std::make_unique<NcclCommunicator>(host, device, options, nullptr);
 }
 
 }  // namespace ablate

@@ -1,3 +1,4 @@
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <functional>
@@ -22,6 +23,7 @@ struct Hub {
 struct Meeting {
   std::string what;
   std::vector<at::Tensor> inputs, outputs;  // one a rank; they own, should a rank fail meanwhile
+  std::vector<bool> present;
   int arrived = 0;
   bool done = false;
 };
@@ -71,6 +73,8 @@ class ThreadGroup {
                                  const at::Tensor& output,
                                  const std::function<void(Meeting&)>& work);
   void wait(const Meeting& meeting);
+  /// The ranks that have not come to the meeting within `patience`.
+  std::vector<int> missing_after(const Meeting& meeting, std::chrono::milliseconds patience);
   void abort();
   /// The group of `colour` made by the split that is this rank's latest collective.
   std::shared_ptr<ThreadGroup> child(int rank, int color, int size);
@@ -108,6 +112,7 @@ std::shared_ptr<Meeting> ThreadGroup::enter(int rank, const std::string& what,
     place->what = what;
     place->inputs.resize(next_.size());
     place->outputs.resize(next_.size());
+    place->present.resize(next_.size());
   }
   const auto meeting = place;
   if (meeting->what != what) {
@@ -118,6 +123,7 @@ std::shared_ptr<Meeting> ThreadGroup::enter(int rank, const std::string& what,
   }
   meeting->inputs[me] = input;
   meeting->outputs[me] = output;
+  meeting->present[me] = true;
   if (++meeting->arrived < size_) return meeting;
   meetings_.erase(number);
   lock.unlock();
@@ -134,6 +140,18 @@ void ThreadGroup::wait(const Meeting& meeting) {
   std::unique_lock lock(hub_->mutex);
   hub_->changed.wait(lock, [&] { return meeting.done || hub_->aborted; });
   if (!meeting.done) throw_if_aborted(meeting.what);
+}
+
+std::vector<int> ThreadGroup::missing_after(const Meeting& meeting,
+                                            std::chrono::milliseconds patience) {
+  std::unique_lock lock(hub_->mutex);
+  hub_->changed.wait_for(lock, patience, [&] { return meeting.done || hub_->aborted; });
+  if (!meeting.done) throw_if_aborted(meeting.what);
+  std::vector<int> missing;
+  for (int r = 0; r < size_ && !meeting.done; ++r) {
+    if (!meeting.present[static_cast<std::size_t>(r)]) missing.push_back(r);
+  }
+  return missing;
 }
 
 void ThreadGroup::abort() {
@@ -204,6 +222,11 @@ class ThreadCommunicator final : public HostCommunicator {
       const at::Tensor rows = at::stack(meeting.inputs);
       for (at::Tensor& target : meeting.outputs) target.copy_(rows);
     });
+  }
+
+  std::vector<int> missing_after(std::chrono::milliseconds patience) override {
+    return group_->missing_after(*group_->enter(rank_, "arrival", {}, {}, [](Meeting&) {}),
+                                 patience);
   }
 
   std::unique_ptr<Communicator> split(int color, int key) override {

@@ -114,6 +114,9 @@ inline void reduces_host_values(Communicator& comm) {
   EXPECT_EQ(comm.all_reduce(0.5 + comm.rank(), ReduceOp::Min), 0.5);
   EXPECT_EQ(comm.all_reduce(0.25), 0.25 * double(size));
   comm.barrier();
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_TRUE(comm.missing_after(std::chrono::seconds(30)).empty());
+  }
 }
 
 /// Even and odd ranks apart, in reverse order.

@@ -28,5 +28,15 @@ TEST(MpiCommunicator, ReductionsOfPartsAndWholeInterleave) {
   EXPECT_TRUE((part_sum == part->size()).all().item<bool>());
 }
 
+TEST(MpiCommunicator, NamesTheRanksThatStayAway) {
+  const auto part = mpi_world().split(0, 0);
+  const int last = part->size() - 1;
+  if (last == 0) return;  // nobody to miss
+  std::vector<int> missing;
+  if (part->rank() != last) missing = part->missing_after(std::chrono::milliseconds(300));
+  EXPECT_EQ(missing, part->rank() == last ? std::vector<int>{} : std::vector<int>{last});
+  mpi_world().barrier();
+}
+
 }  // namespace
 }  // namespace ablate::test

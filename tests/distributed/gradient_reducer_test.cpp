@@ -163,6 +163,62 @@ TEST(GradientReducer, AnUnusedParameterHoldsUpItsBucketUntilTheEndOnly) {
   EXPECT_EQ(net.gradients.narrow(0, 0, 64).abs().max().item<double>(), 0.0);
 }
 
+TEST(GradientReducer, AnnouncedGradientsStartTheirBucketsLikeHooks) {
+  TwinCommunicator comm;
+  Network net;
+  GradientReducer reducer(comm, net.gradients, net.segments, net.parameters, kOneSegmentEach);
+  reducer.gradient_ready(0);
+  EXPECT_TRUE(comm.started.empty()) << "announced before the last micro-batch";
+  reducer.arm();
+  net.gradients.narrow(0, 0, 64).fill_(0.5);  // w4's, which autograd never sees
+  reducer.gradient_ready(0);
+  EXPECT_EQ(comm.started.size(), 1U);
+  net.loss(0, 4).backward();
+  EXPECT_EQ(comm.started.size(), 4U) << "w4 is there, so nobody waits for finish()";
+  EXPECT_THROW(reducer.gradient_ready(0), BugError) << "twice in one step";
+  EXPECT_THROW(reducer.gradient_ready(4), BugError) << "no such segment";
+  reducer.finish();
+  EXPECT_TRUE((net.gradients.narrow(0, 0, 64) == 0.5).all().item<bool>());
+}
+
+TEST(GradientReducer, TheSumIsLeftToCallersThatScaleThemselves) {
+  TwinCommunicator comm;
+  Network net, plain;
+  ReducerOptions options = kOneSegmentEach;
+  options.average = false;
+  GradientReducer reducer(comm, net.gradients, net.segments, net.parameters, options);
+  reducer.arm();
+  net.loss(0, 4).backward();
+  reducer.finish();
+  plain.loss(0, 4).backward();
+  EXPECT_TRUE(at::equal(net.gradients * reducer.remaining_factor(), plain.gradients));
+  EXPECT_EQ(reducer.remaining_factor(), 0.5);
+}
+
+TEST(GradientReducer, InBfloat16OnlyTheWireIsRounded) {
+  TwinCommunicator comm;
+  Network net, plain;
+  ReducerOptions options = kOneSegmentEach;
+  options.wire = Wire::Bfloat16;
+  GradientReducer reducer(comm, net.gradients, net.segments, net.parameters, options);
+  reducer.arm();
+  net.loss(0, 4).backward();
+  reducer.finish();
+  plain.loss(0, 4).backward();
+  EXPECT_TRUE(at::equal(net.gradients, plain.gradients.to(at::kBFloat16).to(at::kDouble)));
+  EXPECT_FALSE(at::equal(net.gradients, plain.gradients));
+}
+
+TEST(GradientReducer, AHostCommunicatorRefusesABfloat16Wire) {
+  run_ranks(2, [](Communicator& comm) {
+    Network net;
+    GradientReducer reducer(comm, net.gradients, net.segments, net.parameters,
+                            {.wire = Wire::Bfloat16});
+    reducer.arm();
+    EXPECT_THROW(reducer.finish(), BugError);
+  });
+}
+
 TEST(GradientReducer, DestructionRemovesItsHooks) {
   TwinCommunicator comm;
   Network net;

@@ -2,6 +2,8 @@
 
 #include <optional>
 
+#include "distributed/communicator.h"
+
 namespace ablate {
 
 /// The number of ranks that the launcher of this process promised, from the environment: mpirun's
@@ -15,5 +17,14 @@ bool started_by_launcher();
 /// Throws TransientError when the promise differs from the size MPI sees: an MPI that does not
 /// speak the launcher's protocol starts n single ranks, each of which would train everything.
 void check_world_size(int seen);
+
+/// Where to meet when the ranks were started without MPI: RANK and WORLD_SIZE, and as the place
+/// either the folder ABLATE_RENDEZVOUS (shared, and empty when the job starts) or MASTER_ADDR and
+/// MASTER_PORT, as torchrun sets them. Empty when started alone or by mpirun or srun. Throws
+/// SpecError when a variable is missing or senseless.
+std::optional<Rendezvous> rendezvous_of_environment();
+
+/// This rank's number among the ranks on its machine, the one that chooses its device. Collective.
+int local_rank(Communicator& world);
 
 }  // namespace ablate

@@ -23,8 +23,8 @@ bool is_common(int exit_code) {
 /// Errors that every rank meets end the ranks one by one and are told once; any other, and one that
 /// the peers turn out not to share (a folder that is missing on one machine), leaves them waiting
 /// in a collective, so the whole job is ended.
-int run_under_mpi(const Body& body) {
-  MpiSession session;
+template <typename Session>
+int run_in(Session& session, const Body& body) {
   Communicator& world = session.world();
   const int rank = world.rank();
   configure_log(LogLevel::Info, cat("rank ", rank));
@@ -43,7 +43,14 @@ int run_under_mpi(const Body& body) {
 
 int run_as_rank(const Body& body) {
   die_with_parent(SIGKILL);  // a rank without its launcher must not go on writing
-  if (started_by_launcher()) return run_under_mpi(body);
+  if (started_by_launcher()) {
+    MpiSession session;
+    return run_in(session, body);
+  }
+  if (const auto rendezvous = rendezvous_of_environment()) {
+    StoreSession session(*rendezvous);
+    return run_in(session, body);
+  }
   configure_log(LogLevel::Info, "ablate-train");
   const auto world = make_self_communicator();
   return body(*world);

@@ -88,6 +88,13 @@ TEST(ThreadCommunicatorTest, DifferentCollectivesAreABugNotADeadlock) {
   }
 }
 
+TEST(ThreadCommunicatorTest, NamesTheRanksThatStayAway) {
+  run_ranks(4, [](Communicator& comm) {
+    if (comm.rank() % 2 == 1) return;
+    EXPECT_EQ(comm.missing_after(std::chrono::milliseconds(200)), (std::vector<int>{1, 3}));
+  });
+}
+
 TEST(CommunicationThread, StartsInOrderAndFinishesTheOldestFirst) {
   std::vector<int> started;
   std::atomic<std::size_t> allowed = 0;
@@ -147,8 +154,16 @@ class Launcher : public ::testing::Test {
   }
 
  private:
-  static constexpr const char* kNames[] = {"OMPI_COMM_WORLD_SIZE", "SLURM_STEP_ID",
-                                           "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"};
+  static constexpr const char* kNames[] = {"OMPI_COMM_WORLD_SIZE",
+                                           "SLURM_STEP_ID",
+                                           "SLURM_STEP_NUM_TASKS",
+                                           "SLURM_NTASKS",
+                                           "RANK",
+                                           "WORLD_SIZE",
+                                           "MASTER_ADDR",
+                                           "MASTER_PORT",
+                                           "ABLATE_RENDEZVOUS",
+                                           "TORCHELASTIC_USE_AGENT_STORE"};
   std::vector<std::pair<bool, std::string>> saved_;
 };
 
@@ -172,6 +187,49 @@ TEST_F(Launcher, SrunPromisesTheTasksOfTheStep) {
   } catch (const TransientError& error) {
     EXPECT_NE(std::string(error.what()).find("--mpi=pmix"), std::string::npos);
   }
+}
+
+TEST_F(Launcher, RanksWithoutMpiMeetInAFolderOrAtAnAddress) {
+  EXPECT_FALSE(rendezvous_of_environment());
+  ::setenv("RANK", "1", 1);
+  ::setenv("WORLD_SIZE", "4", 1);
+  EXPECT_FALSE(rendezvous_of_environment()) << "no place to meet";
+  ::setenv("MASTER_ADDR", "node7", 1);
+  ::setenv("MASTER_PORT", "29500", 1);
+  auto meeting = rendezvous_of_environment().value();
+  EXPECT_EQ(meeting.rank, 1);
+  EXPECT_EQ(meeting.size, 4);
+  EXPECT_EQ(meeting.host, "node7");
+  EXPECT_EQ(meeting.port, 29500);
+  EXPECT_FALSE(meeting.store_runs);
+  ::setenv("TORCHELASTIC_USE_AGENT_STORE", "True", 1);
+  EXPECT_TRUE(rendezvous_of_environment()->store_runs);
+  ::setenv("ABLATE_RENDEZVOUS", "/shared/job", 1);
+  EXPECT_EQ(rendezvous_of_environment()->folder, "/shared/job");
+  ::setenv("OMPI_COMM_WORLD_SIZE", "4", 1);
+  EXPECT_FALSE(rendezvous_of_environment()) << "mpirun starts these ranks";
+}
+
+TEST_F(Launcher, AHalfSetRendezvousIsRefused) {
+  ::setenv("ABLATE_RENDEZVOUS", "/shared/job", 1);
+  const auto message = [] {
+    try {
+      rendezvous_of_environment();
+    } catch (const SpecError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(message(), "RANK is not set, but ABLATE_RENDEZVOUS is");
+  ::setenv("RANK", "2", 1);
+  ::setenv("WORLD_SIZE", "two", 1);
+  EXPECT_EQ(message(), "WORLD_SIZE = \"two\" is no number, but ABLATE_RENDEZVOUS is");
+  ::setenv("WORLD_SIZE", "2", 1);
+  EXPECT_EQ(message(), "RANK = 2 with WORLD_SIZE = 2: ranks count from 0");
+}
+
+TEST(LocalRank, CountsTheRanksOfThisMachine) {
+  run_ranks(3, [](Communicator& comm) { EXPECT_EQ(local_rank(comm), comm.rank()); });
 }
 
 TEST_F(Launcher, MpirunInsideAnAllocationCountsItsOwnRanks) {

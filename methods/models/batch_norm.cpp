@@ -66,43 +66,47 @@ at::Tensor GroupBatchNorm2d::forward(const at::Tensor& x, const ForwardState& st
     return at::batch_norm(x, weight, bias, running_mean, running_var, false, kMomentum, kEps,
                           /*cudnn_enabled=*/true);
   }
-  const std::int64_t batch = x.size(0);
+  const GroupSpan span = span_of(x.size(0), state);
+  ABLATE_CHECK(span.group * x.size(2) * x.size(3) > 1, "one value a channel has no variance");
+  const Sink sink = begin_pass(state, span);
+  if (span.local) return normalize_local(x, span, sink);
+  Communicator* ranks = state.bn_communicator;
+  ABLATE_CHECK(ranks && x.size(0) * ranks->size() == span.group &&
+                   state.first_position == span.first * span.group + ranks->rank() * x.size(0),
+               "images ", state.first_position, " to ", state.first_position + x.size(0),
+               " of the global batch are neither whole groups of ", span.group,
+               " nor this rank's share of one");
+  return normalize_shared(x, span, *ranks, sink);
+}
+
+GroupSpan GroupBatchNorm2d::span_of(std::int64_t batch, const ForwardState& state) const {
   const std::int64_t global_batch = state.global_batch > 0 ? state.global_batch : batch;
   const std::int64_t group = group_ > 0 ? std::min(group_, global_batch) : global_batch;
   if (global_batch % group != 0) {
     throw SpecError(cat("bn_group = ", group, " does not divide global_batch = ", global_batch,
                         ": choose a divisor"));
   }
-  ABLATE_CHECK(group * x.size(2) * x.size(3) > 1, "one value a channel has no variance");
-  begin_pass(state.step, global_batch / group);
-  if (batch % group == 0 && state.first_position % group == 0) {
-    return normalize_local(x, group, state.first_position / group);
-  }
-  Communicator* ranks = state.bn_communicator;
-  ABLATE_CHECK(
-      ranks && batch * ranks->size() == group &&
-          state.first_position == state.first_position / group * group + ranks->rank() * batch,
-      "images ", state.first_position, " to ", state.first_position + batch,
-      " of the global batch are neither whole groups of ", group, " nor this rank's share of one");
-  if (ranks->rank() == 0) return normalize_shared(x, state.first_position / group, *ranks);
-  return normalize_shared(x, -1, *ranks);
+  return {.group = group,
+          .first = state.first_position / group,
+          .groups_in_step = global_batch / group,
+          .local = batch % group == 0 && state.first_position % group == 0};
 }
 
-at::Tensor GroupBatchNorm2d::normalize_local(const at::Tensor& x, std::int64_t group,
-                                             std::int64_t first_group) {
+at::Tensor GroupBatchNorm2d::normalize_local(const at::Tensor& x, const GroupSpan& span,
+                                             const Sink& sink) {
   std::vector<at::Tensor> parts;
-  for (std::int64_t i = 0; i < x.size(0) / group; ++i) {
+  for (std::int64_t i = 0; i < x.size(0) / span.group; ++i) {
     // With momentum 1 the running statistics are those of this group, the variance unbiased.
     at::Tensor mean = at::zeros_like(running_mean), var = at::zeros_like(running_var);
-    parts.push_back(std::get<0>(at::native_batch_norm(x.narrow(0, i * group, group), weight, bias,
-                                                      mean, var, true, 1.0, kEps)));
-    note(mean, var, first_group + i);
+    parts.push_back(std::get<0>(at::native_batch_norm(x.narrow(0, i * span.group, span.group),
+                                                      weight, bias, mean, var, true, 1.0, kEps)));
+    sink.note(mean, var, span.first + i);
   }
   return parts.size() == 1 ? parts.front() : at::cat(parts);
 }
 
-at::Tensor GroupBatchNorm2d::normalize_shared(const at::Tensor& x, std::int64_t group_index,
-                                              Communicator& ranks) {
+at::Tensor GroupBatchNorm2d::normalize_shared(const at::Tensor& x, const GroupSpan& span,
+                                              Communicator& ranks, const Sink& sink) {
   at::Tensor mean, var;
   {
     const at::NoGradGuard no_grad;
@@ -115,30 +119,35 @@ at::Tensor GroupBatchNorm2d::normalize_shared(const at::Tensor& x, std::int64_t 
     mean = means.mean(0);
     var = all.select(1, 1).mean(0) + (means - mean).square().mean(0);
     const auto count = static_cast<double>(x.numel() / x.size(1) * ranks.size());
-    if (group_index >= 0) note(mean, var * (count / (count - 1)), group_index);
+    if (ranks.rank() == 0) sink.note(mean, var * (count / (count - 1)), span.first);
   }
   return SharedNormalization::apply(x, weight, bias, mean.to(x.scalar_type()),
                                     var.to(x.scalar_type()), &ranks);
 }
 
-void GroupBatchNorm2d::begin_pass(std::int64_t step, std::int64_t groups_in_step) {
-  if (step == last_step_ && groups_in_step == groups_in_step_) return;
-  const double keep = std::pow(1.0 - kMomentum, static_cast<double>(groups_in_step));
-  if (!share_.defined())
-    share_ = at::zeros({2, running_mean.size(0)}, running_mean.options().dtype(at::kDouble));
-  share_.mul_(keep);
-  decay_ *= keep;
-  updates_ += groups_in_step;
-  last_step_ = step;
-  groups_in_step_ = groups_in_step;
+GroupBatchNorm2d::Sink GroupBatchNorm2d::begin_pass(const ForwardState& state,
+                                                    const GroupSpan& span) {
+  if (state.norm_shares) return {state.norm_shares->at(this), span.groups_in_step};
+  if (state.step != last_step_ || span.groups_in_step != groups_in_step_) {
+    const double keep = std::pow(1.0 - kMomentum, static_cast<double>(span.groups_in_step));
+    if (!share_.defined())
+      share_ = at::zeros({2, running_mean.size(0)}, running_mean.options().dtype(at::kDouble));
+    share_.mul_(keep);
+    decay_ *= keep;
+    updates_ += span.groups_in_step;
+    last_step_ = state.step;
+    groups_in_step_ = span.groups_in_step;
+  }
+  return {share_, span.groups_in_step};
 }
 
-void GroupBatchNorm2d::note(const at::Tensor& mean, const at::Tensor& unbiased_var,
-                            std::int64_t group_index) {
+void GroupBatchNorm2d::Sink::note(const at::Tensor& mean, const at::Tensor& unbiased_var,
+                                  std::int64_t group_index) const {
   const at::NoGradGuard no_grad;
-  const auto later = static_cast<double>(groups_in_step_ - 1 - group_index);
-  share_.add_(at::stack({mean, unbiased_var}).to(at::kDouble),
-              kMomentum * std::pow(1.0 - kMomentum, later));
+  const auto later = static_cast<double>(groups_in_step - 1 - group_index);
+  at::Tensor sum = share;
+  sum.add_(at::stack({mean, unbiased_var}).to(at::kDouble),
+           kMomentum * std::pow(1.0 - kMomentum, later));
 }
 
 void GroupBatchNorm2d::forget_share() {

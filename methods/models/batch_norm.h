@@ -7,6 +7,14 @@
 
 namespace ablate {
 
+/// Where the images of one pass stand among the groups of a step.
+struct GroupSpan {
+  std::int64_t group = 0;           ///< images in each
+  std::int64_t first = 0;           ///< index of the first image's group
+  std::int64_t groups_in_step = 0;  ///< on all ranks
+  bool local = false;               ///< whole groups; else a share of one
+};
+
 /// Batch normalisation of (B, C, H, W) whose statistics are taken over fixed groups of consecutive
 /// images of the global batch ("ghost batches", Hoffer et al., NeurIPS 2017), so that results do
 /// not depend on the number of ranks. State-dict names are those of torch.nn.BatchNorm2d.
@@ -26,6 +34,8 @@ class GroupBatchNorm2d : public torch::nn::Module {
   GroupBatchNorm2d(std::int64_t channels, std::int64_t group);
 
   at::Tensor forward(const at::Tensor& x, const ForwardState& state);
+  /// Of a training pass over so many images. Throws SpecError when groups do not fit the step.
+  GroupSpan span_of(std::int64_t batch, const ForwardState& state) const;
 
   at::Tensor weight, bias, running_mean, running_var, num_batches_tracked;
 
@@ -35,10 +45,18 @@ class GroupBatchNorm2d : public torch::nn::Module {
   friend void synchronize_running_statistics(torch::nn::Module&, Communicator&);
   friend void discard_running_statistics(torch::nn::Module&);
 
-  at::Tensor normalize_local(const at::Tensor& x, std::int64_t group, std::int64_t first_group);
-  at::Tensor normalize_shared(const at::Tensor& x, std::int64_t group, Communicator& ranks);
-  void begin_pass(std::int64_t step, std::int64_t groups_in_step);
-  void note(const at::Tensor& mean, const at::Tensor& unbiased_var, std::int64_t group_index);
+  /// Where the shares of groups are added up, and what a group's statistics weigh there.
+  struct Sink {
+    at::Tensor share;
+    std::int64_t groups_in_step;
+    void note(const at::Tensor& mean, const at::Tensor& unbiased_var,
+              std::int64_t group_index) const;
+  };
+
+  at::Tensor normalize_local(const at::Tensor& x, const GroupSpan& span, const Sink& sink);
+  at::Tensor normalize_shared(const at::Tensor& x, const GroupSpan& span, Communicator& ranks,
+                              const Sink& sink);
+  Sink begin_pass(const ForwardState& state, const GroupSpan& span);
   void forget_share();
 
   std::int64_t group_;

@@ -44,6 +44,8 @@ class Conv2d : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& x) const {
     return at::conv2d(x, weight, bias, stride_, padding_);
   }
+  std::int64_t stride() const { return stride_; }
+  std::int64_t padding() const { return padding_; }
 
   at::Tensor weight, bias;
 

@@ -3,6 +3,10 @@
 #include "methods/models/layers.h"
 #include "methods/models/slots.h"
 
+namespace ablate {
+class GroupBatchNorm2d;
+}
+
 namespace ablate::ops {
 
 // Operations of which there are two forms: a plain one in ATen, which defines the result, and a
@@ -56,6 +60,33 @@ struct Embedding {
 /// images (B, 3, S, S) -> (B, N, C): prefix tokens, then projected patches row by row, all plus
 /// their position.
 at::Tensor embed_patches(const at::Tensor& images, const Embedding& embedding, ForwardState& state);
+
+// Operations of convolutional models on feature maps (B, C, H, W). Fused ones are dense in
+// channels-last order, with multiples of 8 channels.
+
+/// y = x * W, without bias.
+at::Tensor conv2d(const at::Tensor& x, const Conv2d& conv, ForwardState& state);
+/// The same of images (B, 3, S, S), which get no gradient.
+at::Tensor conv2d_images(const at::Tensor& images, const Conv2d& conv, ForwardState& state);
+
+/// relu(norm(x)).
+at::Tensor batch_norm_relu(const at::Tensor& x, GroupBatchNorm2d& norm, ForwardState& state);
+
+/// A map that two paths read. Both are the same; their gradients are added up by the operation that
+/// made it, without a pass of its own.
+struct Fork {
+  at::Tensor main, shortcut;
+};
+/// The second path of a residual block; with a norm, norm(x) is what is added.
+struct Shortcut {
+  at::Tensor x;
+  GroupBatchNorm2d* norm = nullptr;
+};
+/// relu(norm(x) + shortcut).
+Fork batch_norm_add_relu(const at::Tensor& x, GroupBatchNorm2d& norm, const Shortcut& shortcut,
+                         ForwardState& state);
+/// relu(norm(x)), then the maximum of 3x3 windows with stride 2 and padding 1.
+Fork batch_norm_relu_pool(const at::Tensor& x, GroupBatchNorm2d& norm, ForwardState& state);
 
 /// Targets of single-label classification: t = mix smooth(label) + (1 - mix) smooth(other), where
 /// smooth(l) = (1 - smoothing) one_hot(l) + smoothing / classes.

@@ -6,6 +6,7 @@
 #include "methods/models/batch_norm.h"
 #include "methods/models/layers.h"
 #include "methods/models/model.h"
+#include "methods/models/ops.h"
 #include "runner/core/error.h"
 #include "runner/core/params.h"
 
@@ -45,7 +46,7 @@ struct BlockShape {
 class ResidualBlock final : public torch::nn::Module {
  public:
   explicit ResidualBlock(const BlockShape& shape);
-  at::Tensor forward(const at::Tensor& x, const ForwardState& state);
+  ops::Fork forward(const ops::Fork& x, ForwardState& state);
   GroupBatchNorm2d& last_norm() { return *norms_.back(); }
 
  private:
@@ -84,15 +85,17 @@ void ResidualBlock::add(std::int64_t in, std::int64_t out, std::int64_t kernel, 
       register_module("bn" + index, std::make_shared<GroupBatchNorm2d>(out, bn_group)));
 }
 
-at::Tensor ResidualBlock::forward(const at::Tensor& x, const ForwardState& state) {
-  at::Tensor y = x;
-  for (std::size_t i = 0; i < convs_.size(); ++i) {
-    y = norms_[i]->forward(convs_[i]->forward(y), state);
-    if (i + 1 < convs_.size()) y = y.relu_();
+ops::Fork ResidualBlock::forward(const ops::Fork& x, ForwardState& state) {
+  at::Tensor y = x.main;
+  for (std::size_t i = 0; i + 1 < convs_.size(); ++i) {
+    y = ops::batch_norm_relu(ops::conv2d(y, *convs_[i], state), *norms_[i], state);
   }
-  const at::Tensor shortcut =
-      shortcut_conv_ ? shortcut_norm_->forward(shortcut_conv_->forward(x), state) : x;
-  return y.add_(shortcut).relu_();
+  y = ops::conv2d(y, *convs_.back(), state);
+  ops::Shortcut shortcut{.x = x.shortcut};
+  if (shortcut_conv_) {
+    shortcut = {ops::conv2d(x.shortcut, *shortcut_conv_, state), shortcut_norm_.get()};
+  }
+  return ops::batch_norm_add_relu(y, *norms_.back(), shortcut, state);
 }
 
 class ResNet final : public Model {
@@ -101,7 +104,7 @@ class ResNet final : public Model {
          const ModelContext& context);
 
   at::Tensor forward(const at::Tensor& images, ForwardState& state) override {
-    return fc_->forward(forward_features(images, state));
+    return ops::linear(forward_features(images, state), *fc_, state);
   }
   at::Tensor forward_features(const at::Tensor& images, ForwardState& state) override;
   std::vector<std::string> head_names() const override { return {"fc"}; }
@@ -146,13 +149,18 @@ ResNet::ResNet(const Variant& variant, std::int64_t image_size, bool zero_init_r
 }
 
 at::Tensor ResNet::forward_features(const at::Tensor& images, ForwardState& state) {
-  at::Tensor x = bn1_->forward(conv1_->forward(images), state).relu_();
-  if (!small_images_) x = at::max_pool2d(x, 3, 2, 1);
+  ops::Fork x;
+  const at::Tensor stem = ops::conv2d_images(images, *conv1_, state);
+  if (small_images_) {
+    x.main = x.shortcut = ops::batch_norm_relu(stem, *bn1_, state);
+  } else {
+    x = ops::batch_norm_relu_pool(stem, *bn1_, state);
+  }
   for (std::size_t stage = 0; stage < stages_.size(); ++stage) {
     for (const auto& block : stages_[stage]) x = block->forward(x, state);
-    state.tap(cat("layer", stage + 1), x);
+    state.tap(cat("layer", stage + 1), x.main);
   }
-  return x.mean({2, 3});
+  return x.main.mean({2, 3});
 }
 
 void ResNet::initialize(std::uint64_t seed) {

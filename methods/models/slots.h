@@ -14,6 +14,7 @@ namespace ablate {
 
 class Communicator;
 class FusedContext;
+class GroupBatchNorm2d;
 class LayerNorm;
 class Params;
 
@@ -21,6 +22,19 @@ class Params;
 enum class Slot { TokenMixer, ResidualGains, TokenReducer, LayerAttention, ChannelGroups };
 
 std::string_view slot_name(Slot slot);
+
+/// Where tokens of a batch go when groups of them become one, as fused operations take it: N tokens
+/// in N' groups, on a CUDA device, without gradient. See kernels::TokenGroups and TokenWeights.
+struct TokenGroups {
+  at::Tensor positions{};           ///< (B, N) int32: the group of each token
+  at::Tensor offsets{};             ///< (B, N' + 1) int32: where the members of each group begin
+  at::Tensor members{};             ///< (B, N) int32
+  at::Tensor shares{};              ///< (B, N) float: weight of each token in its group
+  at::Tensor sizes{}, log_sizes{};  ///< (B, N') float: patches in each group, and the logarithm
+
+  bool defined() const { return positions.defined(); }
+  std::int64_t count() const { return sizes.size(1); }  ///< N'
+};
 
 /// The residual stream and the branch output not yet added to it, so that the add, drop-path and
 /// the LayerNorm that follows can be one kernel:
@@ -35,6 +49,9 @@ struct TokenStream {
   /// Bias of the Linear that made `pending`, when the join has to add up its gradient
   /// (ops::BiasGradient::Consumer); undefined otherwise.
   at::Tensor pending_bias{};
+  /// Set by token reducers in fused passes: the groups whose weighted means the next join takes, as
+  /// a part of itself. value() is that of the single tokens.
+  TokenGroups groups{};
 
   at::Tensor value() const;
   /// The stream whose value is `gain` times this one's.
@@ -67,7 +84,8 @@ struct ForwardState {
   std::int64_t protected_tokens = 0;    ///< leading tokens never merged: class, then distillation
   bool proportional_attention = false;  ///< mixers add log(size) to the logits of their keys
   at::Tensor token_sizes;               ///< (B, N, 1) patches in each token; undefined: all ones
-  bool track_sources = false;           ///< whether reducers keep `sources`
+  at::Tensor log_sizes;        ///< (B, N): their logarithm, where a reducer has it; else undefined
+  bool track_sources = false;  ///< whether reducers keep `sources`
   at::Tensor sources;  ///< (B, N0) int64: token that holds each original token; undefined: identity
 
   // Keys, only when a slot of the same block asks for them before the mixer runs.
@@ -84,6 +102,10 @@ struct ForwardState {
   /// Factors of joins ("blocks.3.mlp") that were computed ahead of the pass, where they change from
   /// step to step without the host (captured graphs). Other joins compute their own.
   std::map<std::string, JoinNumbers> join_numbers;
+
+  /// Set: BatchNorms in training add their share of the running statistics to these (2, C) doubles
+  /// instead of keeping it (DeviceNorms), so that a captured step needs no host.
+  const std::map<const GroupBatchNorm2d*, at::Tensor>* norm_shares = nullptr;
 
   /// Set: operations take their fused form (ops.h).
   FusedContext* fused = nullptr;
@@ -115,15 +137,15 @@ enum class KeyNeed {
   Carried,   ///< ForwardState::carried_keys
 };
 
-/// Shortens the sequence between mixer and MLP: (B, N, C) -> (B, N', C). Child `reducer` of a
-/// block.
+/// Shortens the sequence between mixer and MLP: a stream of N tokens becomes one of N'. Child
+/// `reducer` of a block.
 class TokenReducer : public torch::nn::Module {
  public:
   /// Called once a pass, before the first block: declares needs in `state`.
   virtual void begin(ForwardState& state) = 0;
   /// Reads state.keys or state.carried_keys, updates state.token_sizes, state.sources and, when
-  /// there are any, state.carried_keys.
-  virtual at::Tensor forward(const at::Tensor& tokens, ForwardState& state) = 0;
+  /// there are any, state.carried_keys. The stream's branch may be left pending.
+  virtual TokenStream forward(TokenStream stream, ForwardState& state) = 0;
   virtual KeyNeed key_need() const = 0;
 };
 

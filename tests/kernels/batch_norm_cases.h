@@ -20,8 +20,8 @@ inline std::size_t elements(const BatchNormShape& shape) {
 
 /// Tables in host memory.
 struct HostTables {
-  explicit HostTables(const BatchNormShape& shape)
-      : shape(shape), memory(static_cast<std::size_t>(BatchNormTables::kCount * shape.values())) {}
+  explicit HostTables(const BatchNormShape& size)
+      : shape(size), memory(static_cast<std::size_t>(BatchNormTables::kCount * size.values())) {}
   BatchNormTables tables() { return BatchNormTables::in(memory.data(), shape); }
 
   BatchNormShape shape;

@@ -189,6 +189,29 @@ TEST(GroupBatchNorm, TakesEachGroupAloneAndTracksThemInOrder) {
   EXPECT_EQ(norm->num_batches_tracked.item<std::int64_t>(), 3);
 }
 
+TEST(GroupBatchNorm, LeavesItsShareWhereAStepCollectsIt) {
+  const auto norm = make_norm(2), host = make_norm(2);
+  const at::Tensor share = at::zeros({2, 3}, at::kDouble);
+  const std::map<const GroupBatchNorm2d*, at::Tensor> shares{{norm.get(), share}};
+  const at::Tensor x = feature_maps(6);
+  for (const std::int64_t first : {0, 4}) {  // two micro-batches
+    ForwardState state;
+    state.global_batch = 6;
+    state.first_position = first;
+    const at::Tensor part = x.narrow(0, first, first == 0 ? 4 : 2);
+    host->forward(part, state);
+    state.norm_shares = &shares;
+    norm->forward(part, state);
+  }
+  const at::Tensor mean = norm->running_mean.clone(), var = norm->running_var.clone();
+  synchronize_running_statistics(*norm, *make_self_communicator());
+  EXPECT_TRUE(at::equal(norm->running_mean, mean));  // nothing was kept on the host
+  synchronize_running_statistics(*host, *make_self_communicator());
+  const double keep = 0.9 * 0.9 * 0.9;
+  EXPECT_LT(largest_difference(keep * mean + share[0], host->running_mean), 1e-12);
+  EXPECT_LT(largest_difference(keep * var + share[1], host->running_var), 1e-12);
+}
+
 struct Outcome {
   at::Tensor output, input_grad, weight_grad, bias_grad, running_mean, running_var;
 };

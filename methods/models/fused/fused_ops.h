@@ -21,6 +21,13 @@ at::Tensor join_and_norm_first(const TokenStream& stream, std::int64_t tokens,
 at::Tensor join(const TokenStream& stream, FusedContext& context);
 at::Tensor embed_patches(const at::Tensor& images, const ops::Embedding& embedding,
                          FusedContext& context);
+at::Tensor conv2d(const at::Tensor& x, const Conv2d& conv, FusedContext& context);
+at::Tensor conv2d_images(const at::Tensor& images, const Conv2d& conv, FusedContext& context);
+at::Tensor batch_norm_relu(const at::Tensor& x, GroupBatchNorm2d& norm, const ForwardState& state);
+ops::Fork batch_norm_add_relu(const at::Tensor& x, GroupBatchNorm2d& norm,
+                              const ops::Shortcut& shortcut, const ForwardState& state);
+ops::Fork batch_norm_relu_pool(const at::Tensor& x, GroupBatchNorm2d& norm,
+                               const ForwardState& state);
 /// Takes any logits on a CUDA device but doubles; the context is not needed.
 at::Tensor cross_entropy(const at::Tensor& logits, const ops::SoftTargets& targets);
 

@@ -1,0 +1,175 @@
+#include <gtest/gtest.h>
+
+#include "distributed/communicator.h"
+#include "methods/models/batch_norm.h"
+#include "tests/support/models.h"
+
+#if ABLATE_HAS_CUDA
+
+#include "methods/models/fused/context.h"
+#include "methods/models/fused/norms.h"
+
+namespace ablate {
+namespace {
+
+const at::Device kGpu(at::kCUDA, 0);
+
+/// A network with one batch of images, and everything that fused passes need.
+struct FusedResNet {
+  struct Setting {
+    const char *name, *settings;
+    std::int64_t batch, bn_group;
+  };
+
+  explicit FusedResNet(const Setting& setting)
+      : model(test::make_model(setting.name, setting.settings, 16, setting.bn_group)) {
+    model->initialize(5);
+    model->to(kGpu);
+    images = test::wavy_images(setting.batch, model->image_size()).to(kGpu);
+    // Images that differ by more than a phase.
+    images = images * at::linspace(0.3, 1.7, setting.batch, images.options()).view({-1, 1, 1, 1});
+    upstream = test::wavy_images(setting.batch, 4).flatten(1).narrow(1, 0, 16).to(kGpu);
+  }
+
+  /// Gradients of sum(logits * upstream) in single precision or in bfloat16, by plain operations.
+  at::Tensor plain_gradient(at::ScalarType type) {
+    at::globalContext().setAllowTF32CuBLAS(false);
+    at::globalContext().setAllowTF32CuDNN(false);
+    model->to(type);
+    ForwardState state;
+    const at::Tensor logits = model->forward(images.to(type), state);
+    (logits.to(at::kFloat) * upstream).sum().backward();
+    std::vector<at::Tensor> flat;
+    for (const at::Tensor& parameter : model->parameters()) {
+      flat.push_back(parameter.grad().to(at::kFloat).flatten());
+    }
+    return at::cat(flat);
+  }
+
+  void bind() {
+    context.emplace(kGpu);
+    norms.emplace(*model, images.size(0));
+    gradients.clear();
+    for (const at::Tensor& parameter : model->parameters()) {
+      gradients.push_back(at::zeros(parameter.sizes(), parameter.options()));
+      context->bind(parameter, {.working = parameter.detach().to(at::kBFloat16),
+                                .gradient = gradients.back(),
+                                .index = gradients.size() - 1});
+    }
+  }
+  /// Adds to the gradients.
+  void pass() {
+    ForwardState state;
+    state.fused = &*context;
+    state.norm_shares = &norms->parts();
+    context->begin_step();
+    norms->begin_step();
+    (model->forward(images, state).to(at::kFloat) * upstream).sum().backward();
+    norms->commit(nullptr);
+  }
+  at::Tensor fused_gradient() {
+    bind();
+    pass();
+    return flat_gradients();
+  }
+  at::Tensor flat_gradients() const {
+    std::vector<at::Tensor> flat;
+    for (const at::Tensor& gradient : gradients) flat.push_back(gradient.flatten());
+    return at::cat(flat);
+  }
+
+  std::shared_ptr<Model> model;
+  at::Tensor images, upstream;
+  std::optional<FusedContext> context;
+  std::optional<DeviceNorms> norms;
+  std::vector<at::Tensor> gradients;
+};
+
+double relative(const at::Tensor& value, const at::Tensor& truth) {
+  return ((value - truth).norm() / truth.norm()).item<double>();
+}
+
+class FusedResNetGpu : public testing::TestWithParam<FusedResNet::Setting> {
+ protected:
+  void SetUp() override {
+    if (!at::hasCUDA() || at::detail::getCUDAHooks().getNumGPUs() == 0) GTEST_SKIP() << "no GPU";
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
+  }
+};
+
+TEST_P(FusedResNetGpu, GradientsAreNearerToSinglePrecisionThanPlainBfloat16) {
+  const at::Tensor truth = FusedResNet(GetParam()).plain_gradient(at::kFloat);
+  const at::Tensor coarse = FusedResNet(GetParam()).plain_gradient(at::kBFloat16);
+  const at::Tensor fused = FusedResNet(GetParam()).fused_gradient();
+  std::cout << "relative error of the gradient: fused " << relative(fused, truth)
+            << ", plain bfloat16 " << relative(coarse, truth) << "\n";
+  EXPECT_LT(relative(fused, truth), relative(coarse, truth));
+}
+
+TEST_P(FusedResNetGpu, TracksTheStatisticsOfTheGroups) {
+  FusedResNet fused(GetParam()), plain(GetParam());
+  fused.fused_gradient();
+  plain.plain_gradient(at::kFloat);
+  synchronize_running_statistics(*plain.model, *make_self_communicator());
+  const auto expected = plain.model->named_buffers(), found = fused.model->named_buffers();
+  for (const auto& item : expected) {
+    const at::Tensor &value = found[item.key()], &truth = item.value();
+    if (item.key().ends_with("num_batches_tracked")) {
+      EXPECT_EQ(value.item<std::int64_t>(), truth.item<std::int64_t>()) << item.key();
+    } else {
+      EXPECT_LT(relative(value, truth), 0.03) << item.key();
+    }
+  }
+}
+
+TEST_P(FusedResNetGpu, CapturedPassesHaveTheBitsOfEagerOnes) {
+  FusedResNet subject(GetParam());
+  const at::Tensor eager = subject.fused_gradient().clone();
+  const auto clear = [&] {
+    for (const at::Tensor& gradient : subject.gradients) gradient.zero_();
+  };
+  c10::cuda::device_synchronize();
+  const auto stream = c10::cuda::getStreamFromPool();
+  const c10::cuda::CUDAStreamGuard guard(stream);
+  at::cuda::CUDAGraph graph;
+  clear();
+  subject.pass();
+  EXPECT_TRUE(at::equal(subject.flat_gradients(), eager));
+  stream.synchronize();
+  graph.capture_begin();
+  clear();
+  subject.pass();
+  graph.capture_end();
+  for (int i = 0; i < 2; ++i) {
+    graph.replay();
+    EXPECT_TRUE(at::equal(subject.flat_gradients(), eager));
+  }
+  stream.synchronize();
+  graph.reset();
+}
+
+TEST_P(FusedResNetGpu, EvaluatesAsPlainOperationsDo) {
+  FusedResNet subject(GetParam());
+  subject.fused_gradient();  // statistics other than at birth
+  subject.model->eval();
+  const at::NoGradGuard no_grad;
+  FusedContext context(kGpu);
+  context.bind_for_inference(*subject.model);
+  ForwardState state;
+  state.fused = &context;
+  const at::Tensor logits = subject.model->forward(subject.images, state).to(at::kFloat);
+  EXPECT_LT(relative(logits, test::logits_of(*subject.model, subject.images)), 0.03);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, FusedResNetGpu,
+                         testing::Values(FusedResNet::Setting{"resnet20", "", 16, 8},
+                                         FusedResNet::Setting{"resnet20", "image_size = 20", 6, 2},
+                                         FusedResNet::Setting{"resnet18", "image_size = 65", 8, 0},
+                                         FusedResNet::Setting{"resnet50", "image_size = 96", 16,
+                                                              0}));
+
+}  // namespace
+}  // namespace ablate
+
+#endif  // ABLATE_HAS_CUDA

@@ -42,5 +42,6 @@ std::shared_ptr<T> random_values(std::int64_t count);
 
 std::vector<Case> attention_cases();
 std::vector<Case> token_cases();
+std::vector<Case> augment_cases();
 
 }  // namespace ablate::kernels::bench

@@ -1,0 +1,94 @@
+#include "bench/kernels_bench.h"
+#include "datasets/device/batches.h"
+#include "runner/core/params.h"
+#include "runner/core/random.h"
+#include "runner/core/text.h"
+#include "runner/core/value.h"
+
+namespace ablate::kernels::bench {
+namespace {
+
+constexpr std::int64_t kImages = 8192;  // of the set
+constexpr std::int64_t kSteps = 64;     // that launches take in turns
+constexpr std::int64_t kMixGroup = 32;
+
+template <typename T>
+std::shared_ptr<T> upload(const std::vector<T>& values) {
+  auto memory = allocate<T>(static_cast<std::int64_t>(values.size()));
+  check_cuda(
+      cudaMemcpy(memory.get(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
+  return memory;
+}
+
+std::vector<std::uint8_t> noise_pixels(int side) {
+  RandomStream random(1, Purpose::Test);
+  std::vector<std::uint8_t> pixels(static_cast<std::size_t>(kImages * 3 * side * side));
+  for (std::uint8_t& value : pixels) value = static_cast<std::uint8_t>(random.below(256));
+  return pixels;
+}
+
+std::vector<std::int64_t> counted(std::int64_t count) {
+  std::vector<std::int64_t> numbers(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<std::int64_t>(i);
+  return numbers;
+}
+
+augment::PixelRecipe named_recipe(const std::string& name, int side) {
+  const Value defaults = parse_toml("", "bench");
+  Params params(defaults, "augmentation");
+  const Normalization statistics{{0.5F, 0.5F, 0.5F}, {0.25F, 0.25F, 0.25F}};
+  return augment::pixel_recipe(read_augmentation(name, params, side), statistics);
+}
+
+/// A micro-batch of training from a set in memory, the whole of its augmentation.
+Case augment_case(const std::string& name, int side, std::int64_t batch) {
+  return {cat("\"op\": \"augment\", \"recipe\": \"", name, "\", \"side\": ", side,
+              ", \"batch\": ", batch),
+          [=] {
+            const std::int64_t values = batch * 3 * side * side;
+            const auto pixels = upload(noise_pixels(side));
+            const auto set_labels = upload(counted(kImages)), steps = upload(counted(kSteps));
+            const auto images = allocate<float>(values), mixed = allocate<float>(batch);
+            const auto labels = allocate<std::int64_t>(batch),
+                       others = allocate<std::int64_t>(batch);
+            const augment::PixelRecipe recipe = named_recipe(name, side);
+            const augment::TrainBatch whole{
+                .set = {pixels.get(), set_labels.get(), kImages, side},
+                .recipe = recipe,
+                .order = augment::keyed_order(kImages, 0, Purpose::DataOrder),
+                .augment = augment::stream_key(0, Purpose::Augment),
+                .mix = augment::stream_key(0, Purpose::Mix),
+                .global_batch = batch,
+                .steps_per_epoch = kImages / batch,
+                .rows = batch,
+                .mix_group = recipe.mixing.enabled() ? static_cast<int>(kMixGroup) : 0,
+                .images = images.get(),
+                .labels = labels.get(),
+                .other_labels = others.get(),
+                .mixed = mixed.get()};
+            auto launches = std::make_shared<std::int64_t>(0);
+            // The function keeps the memory.
+            const auto run = [=, kept = std::tuple(pixels, set_labels, images, mixed, labels,
+                                                   others)](Stream stream) {
+              augment::TrainBatch arguments = whole;
+              arguments.step = steps.get() + (*launches)++ % kSteps;
+              augment::make_batch(arguments, stream);
+            };
+            return Work{run, static_cast<double>(values) * (1 + sizeof(float)), 0.0};
+          }};
+}
+
+}  // namespace
+
+std::vector<Case> augment_cases() {
+  std::vector<Case> cases;
+  for (const std::int64_t batch : {128, 1024}) {
+    for (const char* recipe : {"none", "cifar", "cifar_strong"}) {
+      cases.push_back(augment_case(recipe, 32, batch));
+    }
+  }
+  cases.push_back(augment_case("cifar_strong", 64, 256));
+  return cases;
+}
+
+}  // namespace ablate::kernels::bench

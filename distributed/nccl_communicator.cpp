@@ -154,7 +154,7 @@ at::cuda::CUDAEvent NcclCommunicator::enqueue(const std::string& what,
   ready.record(c10::cuda::getCurrentCUDAStream());
   ready.block(stream_);
   state_->core.call(what, call);
-  state_->trace.mark(what, stream_, captured);
+  state_->trace.mark(what, stream_.stream(), captured);
   at::cuda::CUDAEvent finished;
   finished.record(stream_);
   return finished;

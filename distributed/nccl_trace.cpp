@@ -1,33 +1,50 @@
 #include "distributed/nccl_trace.h"
 
 #include <atomic>
+#include <numeric>
 
 #include <cuda_runtime.h>
 
-#include "runner/core/text.h"
+#include "runner/core/error.h"
 
 namespace ablate {
+namespace {
 
-NcclTrace::NcclTrace(int device)
-    : numbers_(at::arange(kKept + kInTurns, at::TensorOptions().dtype(at::kLong).device(
-                                                at::kCUDA, static_cast<c10::DeviceIndex>(device)))),
-      finished_(at::full({1}, -1, at::TensorOptions().dtype(at::kLong).pinned_memory(true))),
-      labels_(kKept + kInTurns) {
-  c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device)).synchronize();
+void check_trace(cudaError_t status, std::string_view what) {
+  if (status == cudaSuccess) return;
+  throw TransientError(cat("CUDA: ", what, ": ", cudaGetErrorString(status)));
 }
 
-void NcclTrace::mark(const std::string& what, c10::cuda::CUDAStream stream, bool captured) {
+}  // namespace
+
+NcclTrace::NcclTrace(int device) : labels_(kKept + kInTurns) {
+  check_trace(cudaSetDevice(device), "cudaSetDevice");
+  std::vector<std::int64_t> numbers(labels_.size());
+  std::iota(numbers.begin(), numbers.end(), 0);
+  const std::size_t bytes = numbers.size() * sizeof(std::int64_t);
+  check_trace(cudaMallocHost(&finished_, sizeof *finished_), "cudaMallocHost");
+  *finished_ = -1;
+  check_trace(cudaMalloc(&numbers_, bytes), "cudaMalloc");
+  check_trace(cudaMemcpy(numbers_, numbers.data(), bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
+}
+
+NcclTrace::~NcclTrace() {
+  cudaFree(numbers_);
+  cudaFreeHost(finished_);
+}
+
+void NcclTrace::mark(const std::string& what, CUstream_st* stream, bool captured) {
   ++ordinal_;
   if (captured && kept_ == kKept) return;
   const std::int64_t number = captured ? kept_++ : kKept + turn_++ % kInTurns;
   labels_[static_cast<std::size_t>(number)] = cat(what, ", number ", ordinal_, " of the step");
-  cudaMemcpyAsync(finished_.data_ptr(), numbers_.const_data_ptr<std::int64_t>() + number,
-                  sizeof number, cudaMemcpyDeviceToHost, stream.stream());
+  check_trace(
+      cudaMemcpyAsync(finished_, numbers_ + number, sizeof number, cudaMemcpyDeviceToHost, stream),
+      "the mark behind a collective");
 }
 
 std::string NcclTrace::last() const {
-  const std::int64_t number =
-      std::atomic_ref<std::int64_t>(*finished_.data_ptr<std::int64_t>()).load();
+  const std::int64_t number = std::atomic_ref<std::int64_t>(*finished_).load();
   return number < 0 ? "none" : labels_[static_cast<std::size_t>(number)];
 }
 

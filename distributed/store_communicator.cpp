@@ -8,6 +8,7 @@
 #include "distributed/host_communicator.h"
 #include "distributed/store_engine.h"
 #include "runner/core/error.h"
+#include "runner/torch/store.h"
 
 namespace ablate {
 namespace {

@@ -1,6 +1,7 @@
 #include "distributed/store_engine.h"
 
 #include "runner/core/error.h"
+#include "runner/torch/store.h"
 
 namespace ablate {
 namespace {
@@ -24,7 +25,7 @@ auto talk(Call&& call) {
 
 }  // namespace
 
-StoreEngine::StoreEngine(c10::intrusive_ptr<c10d::Store> store, std::chrono::milliseconds patience)
+StoreEngine::StoreEngine(std::shared_ptr<c10d::Store> store, std::chrono::milliseconds patience)
     : store_(std::move(store)),
       patience_(patience),
       // The store's socket is no shared memory to spin on.

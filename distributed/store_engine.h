@@ -10,7 +10,10 @@
 
 #include "distributed/communication_thread.h"
 #include "distributed/communicator.h"
-#include "runner/torch/store.h"
+
+namespace c10d {
+class Store;
+}
 
 namespace ablate {
 
@@ -28,7 +31,7 @@ class StoreEngine {
  public:
   using Operation = std::shared_ptr<CommunicationThread::Operation>;
 
-  StoreEngine(c10::intrusive_ptr<c10d::Store> store, std::chrono::milliseconds patience);
+  StoreEngine(std::shared_ptr<c10d::Store> store, std::chrono::milliseconds patience);
 
   Operation submit(StoreRound round);
   void wait(const CommunicationThread::Operation& operation) { thread_.wait(operation); }
@@ -51,7 +54,7 @@ class StoreEngine {
   bool advance(Running& oldest);
   void look_for_failures(const Running& oldest);
 
-  c10::intrusive_ptr<c10d::Store> store_;
+  std::shared_ptr<c10d::Store> store_;
   const std::chrono::milliseconds patience_;
   std::deque<Running> running_;  // of the thread alone
   std::chrono::steady_clock::time_point looked_;

@@ -6,6 +6,7 @@
 #include "runner/core/files.h"
 #include "runner/core/log.h"
 #include "runner/core/process.h"
+#include "runner/torch/store.h"
 
 namespace ablate {
 namespace {
@@ -70,10 +71,11 @@ c10::intrusive_ptr<c10d::Store> join_store(Rendezvous rendezvous) {
   return c10::make_intrusive<c10d::TCPStore>(rendezvous.host, options);
 }
 
-c10::intrusive_ptr<c10d::Store> meet(const Rendezvous& rendezvous) {
+std::shared_ptr<c10d::Store> meet(const Rendezvous& rendezvous) {
   try {
     // A launcher's own store holds keys of others.
-    return c10::make_intrusive<c10d::PrefixStore>("ablate", join_store(rendezvous));
+    const auto keys = c10::make_intrusive<c10d::PrefixStore>("ablate", join_store(rendezvous));
+    return {keys.get(), [keys](c10d::Store*) {}};
   } catch (const c10::Error& error) {
     throw TransientError(cat("rank ", rendezvous.rank, " of ", rendezvous.size,
                              ": the ranks' store: ", error.what_without_backtrace()));

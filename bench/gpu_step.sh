@@ -10,7 +10,7 @@ seconds=${1:-3}
 [ $# -eq 0 ] || shift
 if [ $# -eq 0 ]; then
   set -- deit_tiny_patch16_224:512:train:compile deit_small_patch16_224:256:train:compile \
-    deit_base_patch16_224:256:train:compile vit_tiny_patch4_32:128:train:graph_compile \
+    deit_base_patch16_224:256:train:compile resnet50:256:train:compile vit_tiny_patch4_32:128:train:graph_compile \
     deit_small_patch16_224:256:infer:compile deit_base_patch16_224:256:infer:compile
 fi
 train=${ABLATE_TRAIN:-build/release/bin/ablate-train}
@@ -19,10 +19,11 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 ours() {  # MODEL BATCH WORK
-  local classes=1000
+  local classes=1000 params='"drop_path": 0.1'
   [ "$1" != vit_tiny_patch4_32 ] || classes=100
+  [ "${1#resnet}" = "$1" ] || params=
   cat >"$work/structure.json" <<JSON
-{"model": {"name": "$1", "params": {"drop_path": 0.1}}, "classes": $classes, "bn_group": 0, "edits": []}
+{"model": {"name": "$1", "params": {$params}}, "classes": $classes, "bn_group": 0, "edits": []}
 JSON
   "$train" bench --structure "$work/structure.json" --protocol "$3" --batch "$2" --device cuda \
     --dtype bf16 --warm-up 2 --budget-seconds "$seconds" 2>"$work/error" || cat "$work/error" >&2

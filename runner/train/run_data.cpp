@@ -54,8 +54,29 @@ std::unique_ptr<TrainLoader> RunData::train_loader() const {
   return std::make_unique<TrainLoader>(splits_.train, recipe_, loader_options_);
 }
 
+std::int64_t RunData::micro_batch() const {
+  return BatchPlan(splits_.train->size(), recipe_, loader_options_).rows;
+}
+
+std::unique_ptr<ResidentLoader> RunData::resident_loader(at::Device device) const {
+  static ResidentSets sets;
+  if (!ResidentLoader::why_not(*splits_.train, recipe_).empty()) return nullptr;
+  return std::make_unique<ResidentLoader>(sets.get(*splits_.train, device), recipe_,
+                                          loader_options_);
+}
+
 std::unique_ptr<EvalLoader> RunData::eval_loader(std::shared_ptr<const Dataset> split) const {
   return std::make_unique<EvalLoader>(std::move(split), recipe_, loader_options_);
+}
+
+std::string RunData::why_not_resident() const {
+  return ResidentLoader::why_not(*splits_.train, recipe_);
+}
+
+std::unique_ptr<ResidentLoader> RunData::resident_loader(ResidentSets& sets,
+                                                         at::Device device) const {
+  return std::make_unique<ResidentLoader>(sets.get(*splits_.train, device), recipe_,
+                                          loader_options_);
 }
 
 void RunData::visit(DecisionSplit split, std::int64_t samples, at::ScalarType dtype,

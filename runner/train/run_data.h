@@ -4,6 +4,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "datasets/device/resident_loader.h"
 #include "datasets/loader.h"
 #include "methods/method.h"
 #include "runner/core/run_spec.h"
@@ -24,8 +25,19 @@ class RunData {
   /// At least 1, also for runs that only evaluate.
   std::int64_t steps_per_epoch() const;
 
+  /// Images of one forward pass on this rank.
+  std::int64_t micro_batch() const;
+
   std::unique_ptr<TrainLoader> train_loader() const;
+  /// The same batches made on the device, where the whole set lies; null when the set or the recipe
+  /// does not allow it. Runs of a process share one copy of a set.
+  std::unique_ptr<ResidentLoader> resident_loader(at::Device device) const;
   std::unique_ptr<EvalLoader> eval_loader(std::shared_ptr<const Dataset> split) const;
+
+  /// Why training batches cannot be made on a device; empty when they can.
+  std::string why_not_resident() const;
+  /// Training batches made on `device` from a copy that the runs of `sets` share.
+  std::unique_ptr<ResidentLoader> resident_loader(ResidentSets& sets, at::Device device) const;
 
   /// This rank's share of the first `samples` samples of a split, without augmentation.
   void visit(DecisionSplit split, std::int64_t samples, at::ScalarType dtype, at::Device device,

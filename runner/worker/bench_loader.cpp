@@ -1,5 +1,6 @@
 #include <iostream>
 #include <memory>
+#include <utility>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -8,6 +9,7 @@
 #include "runner/core/error.h"
 #include "runner/measure/throughput.h"
 #include "runner/train/run_data.h"
+#include "runner/worker/bench_device_loader.h"
 #include "runner/worker/bench_part.h"
 #include "runner/worker/data_options.h"
 #include "runner/worker/ranks.h"
@@ -20,6 +22,7 @@ namespace {
 struct LoaderBenchOptions {
   std::filesystem::path spec;
   std::vector<std::string> data, overrides;
+  std::string device = "cpu";
   double seconds = 10;
   Environment environment;
 };
@@ -39,6 +42,25 @@ double loader_rate(TrainLoader& loader, double seconds) {
   return static_cast<double>(images) / elapsed;
 }
 
+/// This rank's batches, and where they are made.
+std::pair<double, std::string> rank_rate(const RunData& data, const LoaderBenchOptions& options,
+                                         Communicator& world) {
+  if (options.device == "cpu") {
+    const auto loader = data.train_loader();
+    world.barrier();
+    return {loader_rate(*loader, options.seconds), "host"};
+  }
+#if ABLATE_HAS_CUDA
+  const int devices = c10::cuda::device_count();
+  if (devices == 0) throw SpecError("--device cuda: there is no CUDA device");
+  const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(world.rank() % devices));
+  const DeviceLoaderRate rate = device_loader_rate(data, device, options.seconds);
+  return {rate.images_per_s, rate.made};
+#else
+  throw SpecError("--device cuda: this program was built without CUDA");
+#endif
+}
+
 int bench_rank(LoaderBenchOptions options, Communicator& world) {
   options.environment.data = parse_data_roots(options.data);
   const RunSpec spec =
@@ -47,9 +69,8 @@ int bench_rank(LoaderBenchOptions options, Communicator& world) {
   const TrainingOptions training = TrainingOptions::read(params);
   const RunData data(spec, training, options.environment,
                      {.rank = world.rank(), .size = world.size()});
-  const auto loader = data.train_loader();
-  world.barrier();
-  const double rate = world.all_reduce(loader_rate(*loader, options.seconds));
+  const auto [own_rate, made] = rank_rate(data, options, world);
+  const double rate = world.all_reduce(own_rate);
   if (world.rank() != 0) return static_cast<int>(ExitCode::Done);
   std::cerr << spec.dataset.name << ", augmentation " << spec.augmentation.name << ": " << rate
             << " images/s from " << world.size() << " ranks with "
@@ -57,6 +78,8 @@ int bench_rank(LoaderBenchOptions options, Communicator& world) {
   std::cout << nlohmann::json{{"dataset", spec.dataset.name},
                               {"augmentation", spec.augmentation.name},
                               {"ranks", world.size()},
+                              {"device", options.device},
+                              {"made_on", made},
                               {"loader_threads", options.environment.loader_threads},
                               {"images_per_s", rate}}
                    .dump(1)
@@ -75,6 +98,11 @@ BenchPart add_bench_loader(CLI::App& bench) {
       ->check(CLI::ExistingFile);
   app->add_option("overrides", options->overrides, "key=value, for a run file");
   add_data_option(*app, options->data);
+  app->add_option(
+         "--device", options->device,
+         "Where batches are wanted: cpu, or cuda, which makes those of small images itself")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
   app->add_option("--seconds", options->seconds, "How long to measure")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

@@ -142,6 +142,7 @@ global_batch = 32
   const json loader = json_of_ablate_train(
       {"bench", "loader", (folder / "run.toml").string(), "--seconds", "0.01"});
   EXPECT_EQ(loader.at("dataset"), "synthetic");
+  EXPECT_EQ(loader.at("made_on"), "host");
   EXPECT_GT(loader.at("images_per_s").get<double>(), 0);
   const json comm = json_of_ablate_train({"bench", "comm", "--max-mib", "1", "--seconds", "0.001"});
   EXPECT_EQ(comm.at("backend"), "self");

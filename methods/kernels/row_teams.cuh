@@ -102,4 +102,24 @@ __device__ __forceinline__ float team_sum(float value, const RowTeams& teams, fl
   return value;
 }
 
+/// Adds the sums of the block's teams in their order and writes them to `to` (width).
+template <typename Layout>
+__device__ __forceinline__ void write_team_sums(
+    const float (&sums)[Layout::kVectors][Layout::kVector], const RowTeams& teams, int width,
+    float* scratch, float* to) {
+  __syncthreads();  // readers of an earlier use are done
+#pragma unroll
+  for (int i = 0; i < Layout::kVectors; ++i) {
+    const int column = teams.column<Layout>(i);
+    if (column < width) store(scratch + teams.team() * width + column, sums[i]);
+  }
+  __syncthreads();
+  for (int column = static_cast<int>(threadIdx.x); column < width;
+       column += static_cast<int>(blockDim.x)) {
+    float sum = 0.0F;
+    for (int team = 0; team < teams.rows; ++team) sum += scratch[team * width + column];
+    to[column] = sum;
+  }
+}
+
 }  // namespace ablate::kernels

@@ -57,8 +57,12 @@ int end_leftovers(const RunPaths& paths) {
     if (std::from_chars(name.data(), name.data() + name.size(), pid).ec != std::errc()) continue;
     if (pid == ::getpid()) continue;
     const std::vector<std::string> arguments = split(command_line(entry.path()), '\0');
+    // The specs of one or more runs follow the verb.
     const auto verb = std::find(arguments.begin(), arguments.end(), "run");
-    if (verb == arguments.end() || verb + 1 == arguments.end() || *(verb + 1) != spec) continue;
+    const auto options = std::find_if(verb, arguments.end(), [](const std::string& argument) {
+      return argument.starts_with("--");
+    });
+    if (std::find(verb, options, spec) == options) continue;
     const auto identity = process_id(pid);
     if (identity && end_process(*identity, kLeftoverGraceSeconds)) ++ended;
   }

@@ -2,6 +2,8 @@
 
 #include <string_view>
 
+#include "runner/core/error.h"
+
 namespace ablate {
 namespace {
 
@@ -14,7 +16,8 @@ Launch read_launch(Params& params) {
   launch.executor = params.choice("executor", launch.executor, {"mpirun"}, "who starts the ranks");
   launch.ranks = integer("ranks", launch.ranks, 1, 65'536, "ranks of a run");
   launch.threads = integer("threads", launch.threads, 1, 4096, "threads of a rank");
-  launch.jobs = integer("jobs", launch.jobs, 1, 4096, "concurrent runs, on disjoint cores");
+  launch.jobs = integer("jobs", launch.jobs, 1, 4096,
+                        "concurrent jobs, on disjoint cores; on GPUs it is one a GPU");
   launch.retries = integer("retries", launch.retries, 0, 1000,
                            "further attempts after a failure of the machine");
   launch.retries_failed = integer("retries_failed", launch.retries_failed, 0, 1000,
@@ -38,10 +41,13 @@ Launch read_launch(Params& params) {
       params.number("bench_seconds", launch.bench_seconds, 0, 1e6, "timed part of a bench job");
   launch.bench_memory_mib = integer("bench_memory_mib", launch.bench_memory_mib, 1, 100'000'000,
                                     "memory budget of the column max_batch");
-  const auto packed = params.integer("runs_per_gpu", 1, 1, 64, "runs that share one GPU");
-  if (packed != 1) {
-    params.fail("runs_per_gpu",
-                "several runs in one process are not available in this version; accepted: 1");
+  const auto packed = params.integer_or(
+      "runs_per_gpu", "auto", 1, 1, 64,
+      "runs that share one GPU and one process; \"auto\": as many as pay, at most 8");
+  launch.runs_per_gpu = packed ? std::optional(static_cast<int>(*packed)) : std::nullopt;
+  if (launch.runs_per_gpu != 1 && launch.ranks != 1) {
+    params.fail("runs_per_gpu", cat("runs of ", launch.ranks,
+                                    " ranks cannot share a process; accepted: 1, or ranks = 1"));
   }
   return launch;
 }

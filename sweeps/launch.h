@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,15 +12,16 @@ namespace ablate {
 struct Launch {
   std::string executor = "mpirun";
   int ranks = 1;
-  int threads = 1;                ///< a rank
-  int jobs = 1;                   ///< concurrent runs
-  int retries = 2;                ///< further attempts after a failure of the machine
-  int retries_failed = 0;         ///< further attempts after a failure of the run itself
-  int micro_batch = 0;            ///< images a rank takes at once; 0: its whole slice
-  int loader_threads = 1;         ///< a rank
-  std::string device = "auto";    ///< auto, cpu, cuda
-  double checkpoint_every = 300;  ///< seconds
-  int checkpoint_steps = 0;       ///< optimizer steps; 0: by time alone
+  int threads = 1;                      ///< a rank
+  int jobs = 1;                         ///< concurrent runs
+  int retries = 2;                      ///< further attempts after a failure of the machine
+  int retries_failed = 0;               ///< further attempts after a failure of the run itself
+  int micro_batch = 0;                  ///< images a rank takes at once; 0: its whole slice
+  int loader_threads = 1;               ///< a rank
+  std::string device = "auto";          ///< auto, cpu, cuda
+  std::optional<int> runs_per_gpu = 1;  ///< that share a process; nothing: as many as pay
+  double checkpoint_every = 300;        ///< seconds
+  int checkpoint_steps = 0;             ///< optimizer steps; 0: by time alone
   int keep_checkpoints = 2;
   double stall_timeout = 1800;  ///< seconds without a record before a run counts as hung
   int bench_batch = 64;         ///< images of a repetition in bench jobs

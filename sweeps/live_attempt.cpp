@@ -62,13 +62,23 @@ LiveAttempt::LiveAttempt(RunPaths paths, int attempt, std::unique_ptr<Job> job)
       follower_(paths_.spool(attempt, 0)),
       last_record_(Clock::now()) {}
 
-std::unique_ptr<LiveAttempt> LiveAttempt::start(Executor& executor, const RunPaths& paths,
-                                                const std::string& spec,
-                                                const JobRequest& request) {
-  prepare_folder(paths, spec, request);
-  auto job = executor.start(request);
-  write_job_record(paths, {request.attempt, job->handle()});
-  return std::unique_ptr<LiveAttempt>(new LiveAttempt(paths, request.attempt, std::move(job)));
+std::vector<std::unique_ptr<LiveAttempt>> LiveAttempt::start(Executor& executor,
+                                                             const std::vector<Plan>& plans,
+                                                             const Place& place) {
+  std::vector<JobRequest> requests;
+  for (const Plan& plan : plans) {
+    prepare_folder(plan.paths, plan.spec, plan.request);
+    requests.push_back(plan.request);
+  }
+  auto jobs = executor.start(requests, place);
+  ABLATE_CHECK(jobs.size() == plans.size());
+  std::vector<std::unique_ptr<LiveAttempt>> attempts;
+  for (std::size_t i = 0; i < plans.size(); ++i) {
+    const auto& [paths, spec, request] = plans[i];
+    write_job_record(paths, {request.attempt, jobs[i]->handle()});
+    attempts.emplace_back(new LiveAttempt(paths, request.attempt, std::move(jobs[i])));
+  }
+  return attempts;
 }
 
 std::unique_ptr<LiveAttempt> LiveAttempt::adopt(Executor& executor, const RunPaths& paths,
@@ -87,6 +97,8 @@ bool LiveAttempt::poll(double stall_timeout) {
   progress_ = follower_.update();
   if (progress_.records != before) last_record_ = Clock::now();
   if (status_) return true;
+  // In order: whoever has sealed its spool writes nothing more.
+  if (progress_.sealed && job_->is_shared()) return true;
   const std::chrono::duration<double> silence = Clock::now() - last_record_;
   if (silence.count() > stall_timeout) kill("hang");
   return false;

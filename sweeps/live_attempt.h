@@ -3,6 +3,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "results/store.h"
 #include "runner/core/run_paths.h"
@@ -14,17 +15,25 @@ namespace ablate {
 /// One attempt at a run while its job lives: the job, its spool and its clock.
 class LiveAttempt {
  public:
-  /// Prepares the run's folder (spec, fence, no stop file) and starts the job. Throws Error.
-  static std::unique_ptr<LiveAttempt> start(Executor& executor, const RunPaths& paths,
-                                            const std::string& spec, const JobRequest& request);
+  /// What it takes to start one.
+  struct Plan {
+    RunPaths paths;
+    std::string spec;
+    JobRequest request;
+  };
+  /// Prepares the runs' folders (spec, fence, no stop file) and starts their jobs, in one process
+  /// when there are several. Throws Error.
+  static std::vector<std::unique_ptr<LiveAttempt>> start(Executor& executor,
+                                                         const std::vector<Plan>& plans,
+                                                         const Place& place);
   /// Follows a job that a predecessor started; nullptr when it is not there any more.
   static std::unique_ptr<LiveAttempt> adopt(Executor& executor, const RunPaths& paths, int attempt);
 
   int attempt() const { return attempt_; }
   const RunProgress& progress() const { return progress_; }
 
-  /// Looks at the job and its spool; true when the job has ended. Kills it after `stall_timeout`
-  /// seconds without a record.
+  /// Looks at the job and its spool; true when the job has ended, or the run in a process that it
+  /// shares. Kills the process after `stall_timeout` seconds without a record.
   bool poll(double stall_timeout);
   /// How it ended, once poll() said so: the spooled outcome, else what the exit status tells.
   Outcome outcome() const;

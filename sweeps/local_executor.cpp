@@ -1,4 +1,6 @@
 #include <csignal>
+#include <fstream>
+#include <set>
 
 #include <nlohmann/json.hpp>
 
@@ -6,6 +8,7 @@
 #include "runner/core/files.h"
 #include "runner/core/run_paths.h"
 #include "sweeps/executor.h"
+#include "sweeps/gpus.h"
 #include "sweeps/job_record.h"
 
 namespace ablate {
@@ -23,26 +26,37 @@ json handle_of(const ProcessId& process) {
           {"start_time", process.start_time}};
 }
 
+/// A process that we started. The jobs of several runs own it together.
+struct StartedProcess {
+  explicit StartedProcess(const ProcessOptions& options) : child(options) {
+    // The child may have ended already; then no later process can be mistaken for it either.
+    identity = process_id(child.pid()).value_or(ProcessId{child.pid(), 0});
+  }
+  ChildProcess child;
+  ProcessId identity;
+};
+
 class StartedJob : public Job {
  public:
-  StartedJob(const ProcessOptions& options, bool launched) : child_(options), launched_(launched) {
-    // The child may have ended already; then no later process can be mistaken for it either.
-    identity_ = process_id(child_.pid()).value_or(ProcessId{child_.pid(), 0});
-  }
+  /// `runs` is how many runs began in the process.
+  StartedJob(std::shared_ptr<StartedProcess> process, bool launched, std::size_t runs)
+      : process_(std::move(process)), launched_(launched), runs_(runs) {}
 
   std::optional<ExitStatus> poll() override {
-    const auto status = child_.poll();
-    // mpirun exits with 1 when a rank did, but also when it is ended by a signal itself.
-    const bool ambiguous = launched_ && status && status->code == 1;
+    const auto status = process_->child.poll();
+    // mpirun exits with 1 when a rank did, but also when it is ended by a signal itself. The status
+    // of a process of several runs may come from any of them.
+    const bool ambiguous = status && ((launched_ && status->code == 1) || runs_ > 1);
     return ambiguous ? ExitStatus{.code = -1} : status;
   }
-  void kill() override { child_.signal_group(SIGKILL); }
-  json handle() const override { return handle_of(identity_); }
+  void kill() override { process_->child.signal_group(SIGKILL); }
+  bool is_shared() const override { return process_.use_count() > 1; }
+  json handle() const override { return handle_of(process_->identity); }
 
  private:
-  ChildProcess child_;
+  std::shared_ptr<StartedProcess> process_;
   bool launched_;  // by mpirun
-  ProcessId identity_;
+  std::size_t runs_;
 };
 
 class AdoptedJob : public Job {
@@ -54,20 +68,44 @@ class AdoptedJob : public Job {
     return ExitStatus{.code = -1};
   }
   void kill() override { end_process(identity_, kAdoptedGraceSeconds); }
+  bool is_shared() const override { return false; }
   json handle() const override { return handle_of(identity_); }
 
  private:
   ProcessId identity_;
 };
 
+/// The process writes the log of the first attempt; the others get it under another name.
+void share_log(const std::vector<JobRequest>& requests, const Workspace& workspace) {
+  namespace fs = std::filesystem;
+  const auto log_of = [&](const JobRequest& request) {
+    return RunPaths(workspace.out, request.run_id).log(request.attempt);
+  };
+  if (requests.size() < 2) return;
+  const fs::path log = log_of(requests[0]);
+  std::ofstream(log, std::ios::app) << std::flush;
+  for (std::size_t i = 1; i < requests.size(); ++i) {
+    std::error_code failed;
+    fs::create_hard_link(log, log_of(requests[i]), failed);
+    if (failed) std::ofstream(log_of(requests[i])) << "see " << log.string() << "\n";
+  }
+}
+
 class LocalExecutor : public Executor {
  public:
   LocalExecutor(Launch launch, Workspace workspace)
       : launch_(std::move(launch)), workspace_(std::move(workspace)) {}
 
-  std::unique_ptr<Job> start(const JobRequest& request) override {
-    return std::make_unique<StartedJob>(local_command(request, launch_, workspace_),
-                                        launch_.ranks > 1);
+  std::vector<std::unique_ptr<Job>> start(const std::vector<JobRequest>& requests,
+                                          const Place& place) override {
+    const ProcessOptions command = local_command(requests, place, launch_, workspace_);
+    share_log(requests, workspace_);
+    const auto process = std::make_shared<StartedProcess>(command);
+    std::vector<std::unique_ptr<Job>> jobs;
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      jobs.push_back(std::make_unique<StartedJob>(process, launch_.ranks > 1, requests.size()));
+    }
+    return jobs;
   }
 
   std::unique_ptr<Job> adopt(const json& handle) override {
@@ -77,18 +115,36 @@ class LocalExecutor : public Executor {
     return is_running(identity) ? std::make_unique<AdoptedJob>(identity) : nullptr;
   }
 
-  std::vector<int> cpus() const override { return available_cpus(); }
+  std::vector<Place> places() const override {
+    std::vector<Place> places = gpu_places(find_gpus(launch_.device, workspace_), launch_.ranks);
+    const std::vector<int> cpus = available_cpus();
+    if (places.empty() && launch_.device == "cuda") {
+      throw SpecError(cat("launch.ranks = ", launch_.ranks,
+                          ", but a rank has a GPU to itself and there are fewer here; accepted: "
+                          "fewer ranks, or launch.device = \"cpu\""));
+    }
+    if (places.empty()) {
+      for (auto& part : divide_cpus(cpus, launch_.jobs))
+        places.push_back({.cpus = std::move(part)});
+    } else if (places.size() <= cpus.size()) {
+      const auto parts = divide_cpus(cpus, static_cast<int>(places.size()));
+      for (std::size_t i = 0; i < places.size(); ++i) places[i].cpus = parts[i];
+    }
+    return places;
+  }
 
  private:
   Launch launch_;
   Workspace workspace_;
 };
 
-std::vector<std::string> train_arguments(const JobRequest& request, const Launch& launch,
+std::vector<std::string> train_arguments(const std::vector<JobRequest>& requests,
+                                         const Place& place, const Launch& launch,
                                          const Workspace& workspace) {
-  const RunPaths paths(workspace.out, request.run_id);
-  std::vector<std::string> arguments = {workspace.require_train_program().string(), "run",
-                                        paths.spec().string()};
+  std::vector<std::string> arguments = {workspace.require_train_program().string(), "run"};
+  for (const JobRequest& request : requests) {
+    arguments.push_back(RunPaths(workspace.out, request.run_id).spec().string());
+  }
   const auto add = [&](const char* option, const auto& value) {
     arguments.push_back(option);
     arguments.push_back(cat(value));
@@ -97,17 +153,20 @@ std::vector<std::string> train_arguments(const JobRequest& request, const Launch
   for (std::string& argument : workspace.data_arguments()) {
     arguments.push_back(std::move(argument));
   }
-  add("--attempt", request.attempt);
-  add("--fence", request.fence);
+  std::set<std::string> init_files;
+  for (const JobRequest& request : requests) {
+    add("--attempt", request.attempt);
+    add("--fence", request.fence);
+    if (!request.init_file.empty()) init_files.insert(request.init_file.string());
+  }
+  for (const std::string& file : init_files) add("--init", file);
   add("--threads", launch.threads);
   add("--micro-batch", launch.micro_batch);
   add("--loader-threads", launch.loader_threads);
-  if (launch.device != "auto") add("--device", launch.device);
-  if (!request.init_file.empty()) add("--init", request.init_file.string());
+  add("--device", place.gpus.empty() ? "cpu" : launch.device);
   add("--checkpoint-every", launch.checkpoint_every);
   add("--checkpoint-steps", launch.checkpoint_steps);
   add("--keep-checkpoints", launch.keep_checkpoints);
-  add("--stop-file", paths.stop_file().string());
   return arguments;
 }
 
@@ -118,14 +177,14 @@ std::vector<std::string> mpirun_arguments(const Launch& launch) {
 
 }  // namespace
 
-ProcessOptions local_command(const JobRequest& request, const Launch& launch,
-                             const Workspace& workspace) {
+ProcessOptions local_command(const std::vector<JobRequest>& requests, const Place& place,
+                             const Launch& launch, const Workspace& workspace) {
   ProcessOptions options;
   if (launch.ranks > 1) options.arguments = mpirun_arguments(launch);
-  for (std::string& argument : train_arguments(request, launch, workspace)) {
+  for (std::string& argument : train_arguments(requests, place, launch, workspace)) {
     options.arguments.push_back(std::move(argument));
   }
-  const std::size_t cores = request.cpus.empty() ? available_cpus().size() : request.cpus.size();
+  const std::size_t cores = place.cpus.empty() ? available_cpus().size() : place.cpus.size();
   options.environment = {{"OMP_NUM_THREADS", cat(launch.threads)},
                          {"OMPI_ALLOW_RUN_AS_ROOT", "1"},
                          {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"}};
@@ -133,9 +192,10 @@ ProcessOptions local_command(const JobRequest& request, const Launch& launch,
     // Ranks that spin in MPI would take the cores from those that work.
     options.environment.emplace_back("OMPI_MCA_mpi_yield_when_idle", "1");
   }
-  options.cpus = request.cpus;
-  const RunPaths paths(workspace.out, request.run_id);
-  options.output_file = paths.log(request.attempt);
+  if (!place.gpus.empty()) options.environment.emplace_back("CUDA_VISIBLE_DEVICES", place.gpus);
+  options.cpus = place.cpus;
+  const RunPaths paths(workspace.out, requests.at(0).run_id);
+  options.output_file = paths.log(requests[0].attempt);
   options.error_file = options.output_file;
   return options;
 }

@@ -28,6 +28,12 @@ LiveRun live_run(const ScheduleEntry& entry) {
 
 }  // namespace
 
+bool is_ready(const std::vector<ScheduleEntry>& entries, const ScheduleEntry& entry) {
+  return entry.stage == Stage::Waiting &&
+         std::all_of(entry.run->parents.begin(), entry.run->parents.end(),
+                     [&](std::size_t parent) { return entries[parent].stage == Stage::Done; });
+}
+
 bool any_in(const std::vector<ScheduleEntry>& entries, Stage stage) {
   return std::any_of(entries.begin(), entries.end(),
                      [&](const ScheduleEntry& entry) { return entry.stage == stage; });

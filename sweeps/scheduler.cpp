@@ -11,6 +11,7 @@
 #include "runner/core/run_paths.h"
 #include "sweeps/job_record.h"
 #include "sweeps/live_attempt.h"
+#include "sweeps/packs.h"
 #include "sweeps/run_state.h"
 #include "sweeps/schedule_state.h"
 
@@ -36,7 +37,10 @@ class Scheduler {
   void look_up(ScheduleEntry& entry);
   void recover(ScheduleEntry& entry, const RunState& state);
   void ingest(const ScheduleEntry& entry);
-  void begin(ScheduleEntry& entry);
+  std::vector<ScheduleEntry*> claim(const std::vector<ScheduleEntry*>& pack,
+                                    std::vector<LiveAttempt::Plan>& plans);
+  void begin(const std::vector<ScheduleEntry*>& pack);
+  void give_back(const std::vector<LiveAttempt::Plan>& plans, const std::string& why);
   void start_ready();
   void skip_orphans();
   void poll_live();
@@ -55,7 +59,8 @@ class Scheduler {
   ProgressView& view_;
   StopSignal& stop_;
   std::vector<ScheduleEntry> entries_;
-  std::vector<std::vector<int>> slots_;
+  std::vector<Place> slots_;
+  Packs packs_;
   std::exception_ptr error_;
   std::size_t finished_ = 0;
   bool stopping_ = false, killed_ = false;
@@ -73,7 +78,8 @@ Scheduler::Scheduler(ResultStore& store, Executor& executor, const Workspace& wo
       view_(view),
       stop_(stop),
       entries_(runs.size()),
-      slots_(divide_cpus(executor.cpus(), options.launch.jobs)) {
+      slots_(executor.places()),
+      packs_(options.launch.runs_per_gpu) {
   for (std::size_t i = 0; i < runs.size(); ++i) entries_[i].run = &runs[i];
 }
 
@@ -123,34 +129,63 @@ void Scheduler::ingest(const ScheduleEntry& entry) {
   for (const std::string& problem : report.problems) view_.note("problem  " + problem);
 }
 
-void Scheduler::begin(ScheduleEntry& entry) {
-  const auto claim = store_.claim(entry.run->id);
-  if (!claim) {
-    look_up(entry);  // skipped in the meantime, say
-    ABLATE_CHECK(entry.stage != Stage::Waiting, entry.run->name, " cannot be claimed");
-    return;
+/// Those of the pack that may still begin, and what it takes to start them.
+std::vector<ScheduleEntry*> Scheduler::claim(const std::vector<ScheduleEntry*>& pack,
+                                             std::vector<LiveAttempt::Plan>& plans) {
+  std::vector<ScheduleEntry*> claimed;
+  for (ScheduleEntry* entry : pack) {
+    const ScheduledRun& run = *entry->run;
+    const auto claim = store_.claim(run.id);
+    if (claim) {
+      plans.push_back(
+          {paths(*entry), run.spec, {run.id, claim->attempt, claim->fence, run.init_file}});
+      claimed.push_back(entry);
+      continue;
+    }
+    look_up(*entry);  // skipped in the meantime, say
+    ABLATE_CHECK(entry->stage != Stage::Waiting, run.name, " cannot be claimed");
   }
-  entry.slot = *free_slot(entries_, slots_.size());
-  entry.started = Clock::now();
+  return claimed;
+}
+
+void Scheduler::begin(const std::vector<ScheduleEntry*>& pack) {
+  std::vector<LiveAttempt::Plan> plans;
+  const std::vector<ScheduleEntry*> claimed = claim(pack, plans);
+  if (claimed.empty()) return;
+  const std::size_t slot = *free_slot(entries_, slots_.size());
+  std::vector<std::unique_ptr<LiveAttempt>> attempts;
   try {
-    entry.live = LiveAttempt::start(
-        executor_, paths(entry), entry.run->spec,
-        {entry.run->id, claim->attempt, claim->fence, entry.run->init_file, slots_[entry.slot]});
-    entry.stage = Stage::Live;
+    attempts = LiveAttempt::start(executor_, plans, slots_[slot]);
   } catch (const Error& error) {
-    // Not the run's fault: nothing else would start either.
-    Outcome outcome;
-    outcome.state = OutcomeState::Transient;
-    outcome.cause = "node";
-    outcome.detail = error.what();
-    store_.finish(entry.run->id, claim->attempt, outcome);
-    remove_job_record(paths(entry));
+    // Not the runs' fault: nothing else would start either.
+    give_back(plans, error.what());
     error_ = std::current_exception();
     stop_all();
     return;
   }
-  view_.note(cat(claim->attempt == 1 ? "started  " : "resumed  ", entry.run->name,
-                 claim->attempt == 1 ? "" : cat(" (attempt ", claim->attempt, ")")));
+  packs_.began(claimed, slots_[slot].gpu_bytes);
+  for (std::size_t i = 0; i < claimed.size(); ++i) {
+    ScheduleEntry& entry = *claimed[i];
+    entry.live = std::move(attempts[i]);
+    entry.stage = Stage::Live;
+    entry.slot = slot;
+    entry.started = Clock::now();
+    const int attempt = entry.live->attempt();
+    view_.note(cat(attempt == 1 ? "started  " : "resumed  ", entry.run->name,
+                   attempt == 1 ? "" : cat(" (attempt ", attempt, ")"),
+                   claimed.size() == 1 ? "" : cat(", one of ", claimed.size(), " in a process")));
+  }
+}
+
+void Scheduler::give_back(const std::vector<LiveAttempt::Plan>& plans, const std::string& why) {
+  for (const LiveAttempt::Plan& plan : plans) {
+    Outcome outcome;
+    outcome.state = OutcomeState::Transient;
+    outcome.cause = "node";
+    outcome.detail = why;
+    store_.finish(plan.request.run_id, plan.request.attempt, outcome);
+    remove_job_record(plan.paths);
+  }
 }
 
 /// Runs whose parent will not be done cannot be done either.
@@ -169,13 +204,10 @@ void Scheduler::skip_orphans() {
 }
 
 void Scheduler::start_ready() {
-  for (ScheduleEntry& entry : entries_) {
-    if (stopping_ || !free_slot(entries_, slots_.size())) return;
-    const bool ready =
-        entry.stage == Stage::Waiting &&
-        std::all_of(entry.run->parents.begin(), entry.run->parents.end(),
-                    [&](std::size_t parent) { return entries_[parent].stage == Stage::Done; });
-    if (ready) begin(entry);
+  while (!stopping_ && free_slot(entries_, slots_.size())) {
+    const std::vector<ScheduleEntry*> pack = packs_.next(entries_);
+    if (pack.empty()) return;
+    begin(pack);
   }
 }
 
@@ -205,6 +237,7 @@ void Scheduler::conclude(ScheduleEntry& entry) {
   const Outcome outcome = entry.live->outcome();
   ingest(entry);
   store_.finish(entry.run->id, entry.live->attempt(), outcome);
+  packs_.ended(entry, outcome);
   const RunProgress progress = entry.live->progress();
   const std::filesystem::path log = paths(entry).log(entry.live->attempt());
   const bool whole = entry.live->attempt() == 1;
@@ -228,6 +261,8 @@ void Scheduler::conclude(ScheduleEntry& entry) {
       entry.stage = Stage::Waiting;
       view_.note(cat("again    ", entry.run->name, ": failed: ", outcome.detail));
     }
+  } else if (std::exchange(entry.regrouped, false) && outcome.state == OutcomeState::Interrupted) {
+    entry.stage = Stage::Waiting;
   } else if (stopping_) {
     entry.stage = Stage::Waiting;
     view_.note(cat("stopped  ", entry.run->name, " at step ", outcome.last_step));
@@ -288,6 +323,7 @@ ScheduleSummary Scheduler::run() {
     skip_orphans();
     start_ready();
     poll_live();
+    if (!stopping_) packs_.follow(entries_);
     view_.update(status());
     const bool more = !stopping_ && any_in(entries_, Stage::Waiting);
     if (!any_in(entries_, Stage::Live) && !more) break;

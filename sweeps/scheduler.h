@@ -21,6 +21,7 @@ struct ScheduledRun {
   std::filesystem::path init_file;
   std::int64_t total_steps = 0;
   std::int64_t global_batch = 0;
+  std::string shape;                 ///< equal for runs that may share a process
   double estimate_s = 0;             ///< of a whole run; 0: unknown
   std::vector<std::size_t> parents;  ///< earlier runs of the list
 };
@@ -45,6 +46,8 @@ struct ScheduleSummary {
 /// - transient ends (lost node, killed, hang, out of memory) up to `retries` times in a row without
 ///   a step of progress; an attempt that got further starts the count anew;
 /// - failed ones up to `retries_failed` times; diverged ones never.
+/// Up to `runs_per_gpu` ready runs of equal shape are started as one process; each stays a run of
+/// its own, and ends, fails and is tried again without the others.
 /// Runs that a predecessor left running are adopted while their job lives, else ended and tried
 /// again. (That no other `ablate` follows them is what the lease of `ingester` says.) The first
 /// stop signal asks all ranks to stop at a step boundary, a second Ctrl-C kills them.

@@ -1,6 +1,7 @@
 #include "sweeps/session.h"
 
 #include "runner/core/error.h"
+#include "runner/core/hash.h"
 #include "runner/core/run_spec.h"
 
 namespace ablate {
@@ -27,6 +28,16 @@ std::vector<RegisteredRun> registered_runs(const ResolvedSweep& sweep) {
   return runs;
 }
 
+namespace {
+
+/// Runs that differ only in methods, augmentation, optimizer or seed load a device about alike.
+std::string shape_of(const nlohmann::json& spec) {
+  return hash128_hex(
+      nlohmann::json::array({spec.at("dataset"), spec.at("model"), spec.at("training")}).dump());
+}
+
+}  // namespace
+
 std::vector<ScheduledRun> scheduled_runs(const ResolvedSweep& sweep, const Plan& plan) {
   std::vector<ScheduledRun> runs;
   for (std::size_t i = 0; i < sweep.runs.size(); ++i) {
@@ -38,6 +49,7 @@ std::vector<ScheduledRun> scheduled_runs(const ResolvedSweep& sweep, const Plan&
     run.init_file = resolved.init_file;
     run.total_steps = resolved.total_steps;
     run.global_batch = resolved.spec.at("training").at("global_batch").get<std::int64_t>();
+    run.shape = shape_of(resolved.spec);
     run.estimate_s = plan.runs[i].seconds;
     for (const DraftParent& parent : sweep.drafts[i].parents) run.parents.push_back(parent.draft);
     runs.push_back(std::move(run));

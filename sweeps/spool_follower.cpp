@@ -31,6 +31,8 @@ void SpoolFollower::take(const Record& record) {
   } else if (const auto* outcome = std::get_if<Outcome>(&record)) {
     progress_.outcome = *outcome;
     progress_.step = std::max(progress_.step, outcome->last_step);
+  } else if (std::holds_alternative<Seal>(record)) {
+    progress_.sealed = true;
   }
 }
 
@@ -42,6 +44,8 @@ void SpoolFollower::take_point(const Point& point) {
     progress_.step = std::max(progress_.step, point.step);
   } else if (metric->second == "eval/top1") {
     progress_.top1 = point.value;
+  } else if (metric->second == "memory/device_mib") {
+    progress_.device_mib = point.value;
   } else if (metric->second == "time/step_s") {
     const double before = progress_.step_s.value_or(point.value);
     progress_.step_s = before + kStepTimeSmoothing * (point.value - before);

@@ -111,6 +111,29 @@ std::int64_t Params::integer(std::string_view key, std::int64_t default_value, s
   return value;
 }
 
+std::optional<std::int64_t> Params::integer_or(std::string_view key, std::string_view word,
+                                               std::optional<std::int64_t> default_value,
+                                               std::int64_t low, std::int64_t high,
+                                               std::string_view help) {
+  const Value open{std::string(word)};
+  const Value fallback = default_value ? Value(*default_value) : open;
+  const Value* found =
+      take(key, {std::string(key), "int or string", fallback.canonical(),
+                 cat(bounds_text(low, high), " or ", open.canonical()), std::string(help)});
+  const Value& value = found == nullptr ? fallback : *found;
+  if (value.is_string() && value.as_string() == word) {
+    record(key, open);
+    return std::nullopt;
+  }
+  if (value.is_string()) {
+    refuse(*this, key, value,
+           accepted("an integer", bounds_text(low, high)) + " or " + open.canonical());
+  }
+  const std::int64_t number = checked(*this, key, value, low, high);
+  record(key, number);
+  return number;
+}
+
 double Params::number(std::string_view key, double default_value, double low, double high,
                       std::string_view help) {
   check_default(key, default_value, low, high);

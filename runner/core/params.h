@@ -33,6 +33,11 @@ class Params {
 
   std::int64_t integer(std::string_view key, std::int64_t default_value, std::int64_t low,
                        std::int64_t high, std::string_view help);
+  /// An integer, or a word that leaves it open: nothing then.
+  std::optional<std::int64_t> integer_or(std::string_view key, std::string_view word,
+                                         std::optional<std::int64_t> default_value,
+                                         std::int64_t low, std::int64_t high,
+                                         std::string_view help);
   double number(std::string_view key, double default_value, double low, double high,
                 std::string_view help);
   bool boolean(std::string_view key, bool default_value, std::string_view help);

@@ -6,7 +6,9 @@
 //
 // The n-th attempt follows the n-th entry of `script` (the last one repeats): "done", or at step K
 // "crash@K" (killed, no outcome), "transient@K", "fail@K", "diverge@K", "hang@K" (silence for
-// ever). Every step is a checkpoint, so a later attempt goes on where the former stopped.
+// ever). `by_seed` gives such a list for every seed instead, as one text with blanks, so that runs
+// of one shape end differently. Every step is a checkpoint, so a later attempt goes on where the
+// former stopped.
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -139,12 +141,23 @@ struct Script {
   std::int64_t step = -1;
 };
 
+/// The entries for the attempts of a run.
+std::vector<std::string> script_entries(const RunSpec& spec) {
+  std::vector<std::string> entries;
+  if (const Value* by_seed = spec.model.params.find("by_seed")) {
+    return split(by_seed->as_array().at(spec.seed).as_string(), ' ');
+  }
+  if (const Value* list = spec.model.params.find("script")) {
+    for (const Value& entry : list->as_array()) entries.push_back(entry.as_string());
+  }
+  return entries;
+}
+
 Script script_of(const RunSpec& spec, int attempt) {
-  const Value* list = spec.model.params.find("script");
-  if (list == nullptr) return {};
-  const auto& entries = list->as_array();
+  const std::vector<std::string> entries = script_entries(spec);
+  if (entries.empty()) return {};
   const auto index = std::min(entries.size(), static_cast<std::size_t>(attempt)) - 1;
-  const auto parts = split(entries[index].as_string(), '@');
+  const auto parts = split(entries[index], '@');
   return {parts[0], parts.size() > 1 ? std::stoll(parts[1]) : -1};
 }
 
@@ -155,6 +168,7 @@ struct Attempt {
   std::string fence;
   int number = 1;
   int rank = 0;
+  std::size_t in_process = 1;
 };
 
 std::int64_t newest_checkpoint(const RunPaths& paths) {
@@ -240,8 +254,12 @@ int run_rank(const Attempt& attempt) {
   header.first_step = newest_checkpoint(attempt.paths) + 1;
   SpoolWriter spool(attempt.paths.spool(attempt.number, attempt.rank), header);
   std::cout << "fake training of " << attempt.spec.id() << std::endl;
-  spool.facts(FactKind::Environment, json{{"world_size", 1}, {"threads", 1}}.dump());
-  spool.facts(FactKind::Machine, json{{"hostname", "fake"}, {"cores", 2}}.dump());
+  spool.facts(
+      FactKind::Environment,
+      json{{"world_size", 1}, {"threads", 1}, {"runs_in_process", attempt.in_process}}.dump());
+  json machine = {{"hostname", "fake"}, {"cores", 2}};
+  if (const char* gpus = std::getenv("CUDA_VISIBLE_DEVICES")) machine["gpu_uuid"] = gpus;
+  spool.facts(FactKind::Machine, machine.dump());
   const Outcome outcome = train(attempt, spool, header.first_step - 1);
   if (outcome.state == OutcomeState::Done) finish(attempt, spool, outcome);
   spool.outcome(outcome);
@@ -249,20 +267,53 @@ int run_rank(const Attempt& attempt) {
   return outcome.exit_code;
 }
 
-/// Ranks above 0 only keep company: they write no spool and leave with rank 0's outcome unknown.
+/// Everything that follows an option, in order.
+std::vector<std::string> values_of(const std::vector<std::string>& arguments,
+                                   const std::string& option) {
+  std::vector<std::string> values;
+  for (std::size_t i = 0; i + 1 < arguments.size(); ++i) {
+    if (arguments[i] == option) values.push_back(arguments[i + 1]);
+  }
+  return values;
+}
+
+/// Several specs: each is a thread, as in the true program. Ranks above 0 only keep company: they
+/// write no spool and leave with rank 0's outcome unknown.
 int run(const std::vector<std::string>& arguments) {
   die_with_parent(SIGKILL);
-  const json spec_json = json::parse(read_file(arguments.at(0)));
-  const auto option = [&](const std::string& name) {
-    const auto found = std::find(arguments.begin(), arguments.end(), name);
-    return found == arguments.end() ? std::string() : *(found + 1);
-  };
-  const RunSpec spec = RunSpec::from_json(spec_json);
-  Attempt attempt{spec, RunPaths(option("--out"), spec.id()), option("--stop-file"),
-                  option("--fence"), std::stoi(option("--attempt"))};
-  if (const char* rank = std::getenv("OMPI_COMM_WORLD_RANK")) attempt.rank = std::stoi(rank);
-  if (attempt.rank > 0) return 0;
-  return run_rank(attempt);
+  const auto attempts = values_of(arguments, "--attempt"), fences = values_of(arguments, "--fence");
+  const std::string out = values_of(arguments, "--out").at(0);
+  std::vector<Attempt> runs;
+  for (const std::string& argument : arguments) {
+    if (argument.starts_with("--")) break;
+    const RunSpec spec = RunSpec::from_json(json::parse(read_file(argument)));
+    const RunPaths paths(out, spec.id());
+    const std::size_t i = runs.size();
+    runs.push_back({spec, paths, paths.stop_file(), fences.at(i), std::stoi(attempts.at(i))});
+  }
+  if (const char* rank = std::getenv("OMPI_COMM_WORLD_RANK"); rank && std::stoi(rank) > 0) return 0;
+  for (Attempt& attempt : runs) attempt.in_process = runs.size();
+  std::vector<int> codes(runs.size());
+  {
+    std::vector<std::jthread> threads;
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+      threads.emplace_back([&, i] { codes[i] = run_rank(runs[i]); });
+    }
+  }
+  return *std::max_element(codes.begin(), codes.end());
+}
+
+// ---- devices ----
+
+/// As many devices as $FAKE_TRAIN_GPUS says.
+int devices() {
+  const char* count = std::getenv("FAKE_TRAIN_GPUS");
+  json list = json::array();
+  for (int i = 0; count != nullptr && i < std::stoi(count); ++i) {
+    list.push_back({{"index", i}, {"uuid", cat("GPU-", i)}, {"total_bytes", 1 << 30}});
+  }
+  std::cout << json{{"devices", list}, {"why_none", "none is faked"}} << "\n";
+  return 0;
 }
 
 // ---- bench ----
@@ -296,6 +347,7 @@ int dispatch(const std::vector<std::string>& arguments) {
   if (verb == "resolve") return resolve();
   if (verb == "run") return run({arguments.begin() + 1, arguments.end()});
   if (verb == "bench") return bench(arguments);
+  if (verb == "devices") return devices();
   if (verb == "describe") {
     std::cout << json{{"methods",
                        {{{"name", "nose"},

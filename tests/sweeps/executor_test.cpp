@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "runner/core/error.h"
+#include "sweeps/gpus.h"
 #include "sweeps/live_attempt.h"
 
 namespace ablate {
@@ -27,7 +28,7 @@ bool has_pair(const std::vector<std::string>& words, const std::string& key,
 TEST(LocalCommand, OneRankNeedsNoLauncher) {
   Launch launch;
   launch.threads = 3;
-  const ProcessOptions options = local_command({"abc", 2, 5, {}, {}}, launch, workspace());
+  const ProcessOptions options = local_command({{"abc", 2, 5, {}}}, {}, launch, workspace());
   EXPECT_EQ(options.arguments[0], "/p/ablate-train");
   EXPECT_EQ(options.arguments[1], "run");
   EXPECT_EQ(options.arguments[2], "/o/runs/abc/spec.json");
@@ -35,7 +36,7 @@ TEST(LocalCommand, OneRankNeedsNoLauncher) {
   EXPECT_TRUE(has_pair(options.arguments, "--fence", "5"));
   EXPECT_TRUE(has_pair(options.arguments, "--threads", "3"));
   EXPECT_TRUE(has_pair(options.arguments, "--data", "cifar100=/d"));
-  EXPECT_TRUE(has_pair(options.arguments, "--stop-file", "/o/runs/abc/stop"));
+  EXPECT_TRUE(has_pair(options.arguments, "--device", "cpu"));
   EXPECT_EQ(options.output_file, "/o/runs/abc/attempt-2/log.txt");
 }
 
@@ -43,7 +44,8 @@ TEST(LocalCommand, RanksYieldOnlyWhenTheyShareCores) {
   Launch launch;
   launch.ranks = 2;
   const auto yields = [&](std::vector<int> cpus) {
-    const auto options = local_command({"abc", 1, 1, {}, std::move(cpus)}, launch, workspace());
+    const auto options =
+        local_command({{"abc", 1, 1, {}}}, {.cpus = std::move(cpus)}, launch, workspace());
     EXPECT_EQ(options.arguments[0], "mpirun");
     EXPECT_TRUE(has_pair(options.arguments, "-n", "2"));
     return std::any_of(options.environment.begin(), options.environment.end(),
@@ -51,6 +53,34 @@ TEST(LocalCommand, RanksYieldOnlyWhenTheyShareCores) {
   };
   EXPECT_TRUE(yields({0}));
   EXPECT_FALSE(yields({0, 1}));
+}
+
+TEST(LocalCommand, RunsOfOneProcessAreNamedWithTheirAttemptsInOrder) {
+  const ProcessOptions options =
+      local_command({{"abc", 2, 5, "/w"}, {"def", 1, 7, "/w"}}, {.gpus = "GPU-1"}, {}, workspace());
+  EXPECT_EQ(std::vector(options.arguments.begin(), options.arguments.begin() + 4),
+            (std::vector<std::string>{"/p/ablate-train", "run", "/o/runs/abc/spec.json",
+                                      "/o/runs/def/spec.json"}));
+  const std::string line = join(options.arguments, " ");
+  EXPECT_NE(line.find(" --attempt 2 --fence 5 --attempt 1 --fence 7 --init /w "), std::string::npos)
+      << line;
+  EXPECT_TRUE(has_pair(options.arguments, "--device", "auto"));
+  EXPECT_NE(std::find(options.environment.begin(), options.environment.end(),
+                      std::pair<std::string, std::string>("CUDA_VISIBLE_DEVICES", "GPU-1")),
+            options.environment.end());
+}
+
+TEST(GpuPlaces, ARankHasAGpuToItself) {
+  const std::vector<Gpu> gpus = {{"a", 8}, {"b", 4}, {"c", 8}};
+  const auto groups = [&](int ranks) {
+    std::vector<std::string> names;
+    for (const Place& place : gpu_places(gpus, ranks)) names.push_back(place.gpus);
+    return names;
+  };
+  EXPECT_EQ(groups(1), (std::vector<std::string>{"a", "b", "c"}));
+  EXPECT_EQ(groups(2), (std::vector<std::string>{"a,b"})) << "the third is left over";
+  EXPECT_EQ(gpu_places(gpus, 2)[0].gpu_bytes, 4U);
+  EXPECT_TRUE(gpu_places(gpus, 4).empty());
 }
 
 TEST(DivideCpus, PartsAreDisjointAndComplete) {

@@ -37,15 +37,17 @@ void begin_update(const FlatUpdate& flat, const AdamWRule& rule) {
       squares += static_cast<double>(gradients[i]) * static_cast<double>(gradients[i]);
     }
   }
-  const auto update = static_cast<double>(scalars.update);
   UpdateStatus& status = *flat.status;
   status.norm = scalars.gradient_scale * std::sqrt(squares);
-  status.finite = std::isfinite(status.norm) ? 1 : 0;
+  const bool finite =
+      std::isfinite(status.norm) && (flat.loss == nullptr || std::isfinite(*flat.loss));
+  status.finite = finite ? 1 : 0;
+  status.updates += status.finite;
+  const auto update = static_cast<double>(status.updates);
   status.clip_factor =
       scalars.max_norm > 0.0 ? std::min(1.0, scalars.max_norm / (status.norm + 1e-6)) : 1.0;
   status.correction1 = 1.0 - std::pow(rule.beta1, update);
   status.correction2 = std::sqrt(1.0 - std::pow(rule.beta2, update));
-  if (status.finite == 0) ++status.skipped;
 }
 
 void adamw_update(const FlatUpdate& flat, const AdamWRule& rule, float* exp_avg,

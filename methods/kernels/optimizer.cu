@@ -51,22 +51,23 @@ __global__ void __launch_bounds__(kUpdateThreads)
 }
 
 __global__ void __launch_bounds__(kStatusThreads)
-    status_kernel(const double* squares, std::int64_t chunk_count, const UpdateScalars* given,
-                  AdamWRule rule, UpdateStatus* status) {
+    status_kernel(const double* squares, FlatUpdate flat, AdamWRule rule) {
   __shared__ double scratch[kStatusThreads / 32];
   double sum = 0.0;
-  for (std::int64_t c = threadIdx.x; c < chunk_count; c += kStatusThreads) sum += squares[c];
+  for (std::int64_t c = threadIdx.x; c < flat.chunk_count; c += kStatusThreads) sum += squares[c];
   sum = block_sum_of_doubles(sum, scratch);
   if (threadIdx.x != 0) return;
-  const UpdateScalars scalars = *given;
-  const auto update = static_cast<double>(scalars.update);
+  const UpdateScalars scalars = *flat.scalars;
+  UpdateStatus* status = flat.status;
   const double norm = scalars.gradient_scale * sqrt(sum);
   status->norm = norm;
   status->clip_factor = scalars.max_norm > 0.0 ? fmin(1.0, scalars.max_norm / (norm + 1e-6)) : 1.0;
+  const bool finite = isfinite(norm) && (flat.loss == nullptr || isfinite(*flat.loss));
+  status->finite = finite ? 1 : 0;
+  status->updates += finite ? 1 : 0;
+  const auto update = static_cast<double>(status->updates);
   status->correction1 = 1.0 - pow(rule.beta1, update);
   status->correction2 = sqrt(1.0 - pow(rule.beta2, update));
-  status->finite = isfinite(norm) ? 1 : 0;
-  if (!isfinite(norm)) ++status->skipped;
 }
 
 // Each operation rounds on its own, as on the host: no fused multiply-add.
@@ -237,8 +238,7 @@ void begin_update(const FlatUpdate& flat, const AdamWRule& rule, void* workspace
         flat, squares);
     check_launch();
   }
-  status_kernel<<<1, kStatusThreads, 0, stream>>>(squares, flat.chunk_count, flat.scalars, rule,
-                                                  flat.status);
+  status_kernel<<<1, kStatusThreads, 0, stream>>>(squares, flat, rule);
   check_launch();
 }
 

@@ -29,17 +29,16 @@ struct UpdateScalars {
   double gradient_scale = 1.0;  ///< of all gradients, before norm and clipping
   double max_norm = 0.0;        ///< gradients are clipped to this norm; 0: not
   double ema_decay = 0.0;       ///< 0: no moving average
-  std::int64_t update = 1;      ///< number of this update, from 1
 };
 
-/// What begin_update() finds. In device memory; zero it once.
+/// What begin_update() finds. In device memory.
 struct UpdateStatus {
   double norm;           ///< of the scaled gradients
   double clip_factor;    ///< min(1, max_norm / (norm + 1e-6)), or 1
-  double correction1;    ///< 1 - beta1^update
-  double correction2;    ///< sqrt(1 - beta2^update)
-  std::int64_t skipped;  ///< updates left out so far because the norm was not finite
-  std::int32_t finite;   ///< 0: this update is left out, nothing is changed
+  double correction1;    ///< 1 - beta1^updates
+  double correction2;    ///< sqrt(1 - beta2^updates)
+  std::int64_t updates;  ///< done, this one included; set once before the first
+  std::int32_t finite;   ///< 0: this update is left out: nothing is changed, nor is it counted
 };
 
 /// Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, as torch computes it.
@@ -59,6 +58,7 @@ struct FlatUpdate {
   std::int64_t chunk_count = 0;
   const UpdateScalars* scalars = nullptr;
   UpdateStatus* status = nullptr;
+  const double* loss = nullptr;  ///< not finite: the update is left out; null: gradients decide
   const float* gradients = nullptr;
   float* parameters = nullptr;
   float* ema = nullptr;         ///< moving average of the parameters; null: none

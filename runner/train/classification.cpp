@@ -32,10 +32,10 @@ class Classification final : public Task {
     const at::Tensor rank = (log_probs >= target_score).sum(1) - 1;
     const at::Tensor nll = -target_score.squeeze(1).to(at::kDouble);
     const at::Tensor correct = rank == 0;
-    counts[kSamples] += weights.sum().cpu();
-    counts[kTop1] += (weights * correct).sum().cpu();
-    counts[kTop5] += (weights * ((rank >= 0) & (rank < 5))).sum().cpu();
-    counts[kLoss] += (weights * nll).sum().cpu();
+    counts[kSamples] += weights.sum();
+    counts[kTop1] += (weights * correct).sum();
+    counts[kTop5] += (weights * ((rank >= 0) & (rank < 5))).sum();
+    counts[kLoss] += (weights * nll).sum();
     return correct;
   }
 

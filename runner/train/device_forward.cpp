@@ -1,57 +1,62 @@
 #include "runner/train/device_forward.h"
 
 #include "methods/models/model.h"
+#include "runner/train/run_gate.h"
 
 namespace ablate {
-namespace {
 
-constexpr int kEagerPasses = 2;  // before capture: algorithms, lazily made handles
-
-}  // namespace
-
-DeviceForward::DeviceForward(Model& model, std::int64_t batch)
-    : model_(model),
-      stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true)),
-      context_(model.parameters().front().device()) {
-  const std::int64_t side = model.image_size();
-  images_ = at::zeros({batch, 3, side, side},
+DeviceForward::DeviceForward(Parts parts)
+    : parts_(std::move(parts)),
+      stream_(stream_for_capture(parts_.model.parameters().front().get_device())),
+      context_(parts_.model.parameters().front().device()) {
+  const std::int64_t side = parts_.model.image_size();
+  images_ = at::zeros({parts_.batch, 3, side, side},
                       at::TensorOptions().dtype(at::kFloat).device(context_.device()));
-  context_.bind_for_inference(model);
-  context_.gemm().set_timing(true);
+  context_.bind_for_inference(parts_.model);
+  context_.gemm().set_choices(parts_.choices);
   c10::cuda::device_synchronize();
 }
 
 DeviceForward::~DeviceForward() {
-  if (graph_) {
-    stream_.synchronize();
-    graph_->reset();
-  }
+  stream_.synchronize();
+  graph_.reset();
+}
+
+void DeviceForward::refresh_weights() {
+  c10::cuda::device_synchronize();  // updates may come from other streams
+  const c10::cuda::CUDAStreamGuard guard(stream_);
+  context_.refresh_for_inference();
 }
 
 void DeviceForward::enqueue(const at::Tensor& images) {
   const c10::cuda::CUDAStreamGuard guard(stream_);
   const at::NoGradGuard no_grad;
   if (!images.is_same(images_)) images_.copy_(images, true);
-  if (!graph_ && eager_passes_ < kEagerPasses) {
-    ++eager_passes_;
-    return run();
-  }
-  if (!graph_) {
-    stream_.synchronize();
-    context_.gemm().set_timing(false);
-    c10::cuda::CUDACachingAllocator::emptyCache();
-    graph_ = std::make_unique<at::cuda::CUDAGraph>();
-    graph_->capture_begin();
+  if (!prepared_) prepare();
+  if (graph_.captured()) {
+    graph_.replay();
+  } else {
     run();
-    graph_->capture_end();
   }
-  graph_->replay();
+}
+
+/// One pass chooses algorithms, another is made with those settled upon, before capture.
+void DeviceForward::prepare() {
+  const RunGate::Alone alone(RunGate::of_process());
+  c10::cuda::device_synchronize();
+  context_.gemm().set_timing(true);
+  run();
+  context_.gemm().set_timing(false);
+  if (parts_.settle) context_.gemm().set_choices(parts_.settle(context_.gemm().choices()));
+  run();
+  graph_.capture([this] { run(); }, "evaluation");
+  prepared_ = true;
 }
 
 void DeviceForward::run() {
   ForwardState state;
   state.fused = &context_;
-  logits_ = model_.forward(images_, state);
+  logits_ = parts_.model.forward(images_, state);
 }
 
 const at::Tensor& DeviceForward::wait() {

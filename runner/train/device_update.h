@@ -9,7 +9,15 @@ namespace ablate {
 /// of the step, the outcome. Belongs to one layout of the arena; made anew after rebuild().
 class DeviceUpdate {
  public:
-  DeviceUpdate(ParameterArena& arena, const DecaySettings& decay, bool ema);
+  struct Options {
+    bool ema = false;
+    bool working = true;  ///< keeps the arena's bfloat16 copies
+    at::Tensor
+        loss{};  ///< double, first element: not finite leaves the update out; may be undefined
+  };
+
+  /// Counting goes on from arena.updates().
+  DeviceUpdate(ParameterArena& arena, const DecaySettings& decay, Options options);
 
   /// The arguments of the update kernels.
   kernels::FlatUpdate flat();
@@ -19,10 +27,12 @@ class DeviceUpdate {
   const at::Tensor& scalars() const { return scalars_; }
   /// Bytes of a kernels::UpdateStatus.
   const at::Tensor& status() const { return status_; }
+  /// UpdateStatus::finite, a scalar.
+  at::Tensor finite() const;
 
  private:
   ParameterArena& arena_;
-  bool ema_;
+  Options options_;
   std::int64_t chunk_count_;
   at::Tensor chunks_, scalars_, status_, workspace_;
 };

@@ -39,6 +39,13 @@ void Ema::update_buffers() {
   for (auto& [name, average] : averages_) average.mul_(decay_).add_(live_.at(name), 1.0 - decay_);
 }
 
+void Ema::update_buffers(const at::Tensor& updated) {
+  if (averages_.empty()) return;
+  const at::NoGradGuard no_grad;
+  const at::Tensor share = updated.to(at::kFloat) * (1.0 - decay_);
+  for (auto& [name, average] : averages_) average.add_((live_.at(name) - average) * share);
+}
+
 void Ema::exchange() {
   const at::NoGradGuard no_grad;
   exchange_values(arena_.parameters(),

@@ -20,6 +20,9 @@ class Ema {
   double decay() const { return decay_; }
   /// Belongs after every optimizer update.
   void update_buffers();
+  /// The same where the host does not know whether there was an update: `updated` is 1 or 0, a
+  /// scalar on the device of the buffers. Can be captured.
+  void update_buffers(const at::Tensor& updated);
   /// Follows ParameterArena::rebuild(): averages of buffers that kept their name survive.
   void rebuild(Model& model);
 

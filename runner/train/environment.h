@@ -19,8 +19,8 @@ struct Environment {
   int threads = 1;         ///< of a rank's tensor operations
   int loader_threads = 1;
   std::int64_t micro_batch = 0;  ///< 0: the rank's whole slice of the global batch
-  std::string device = "cpu";
-  int runs_in_process = 1;  ///< computed at once, this one included
+  std::string device = "auto";   ///< "cpu", "cuda" or "auto": CUDA where the run can use it
+  int runs_in_process = 1;       ///< computed at once, this one included
   double checkpoint_seconds = 300;
   std::int64_t checkpoint_steps = 0;  ///< additionally every so many steps; 0: by time alone
   int keep_checkpoints = 2;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "datasets/loader.h"
@@ -15,9 +16,24 @@ struct Evaluation {
   at::Tensor correct;  ///< (n) uint8, 1 = sample was right; equal on all ranks
 };
 
+/// How a model in evaluation mode is computed.
+class EvalForward {
+ public:
+  virtual ~EvalForward() = default;
+  /// Before each pass over a set: the model's values or its structure may have changed.
+  virtual void begin_pass() {}
+  /// The output for batch.images, which are on the host; valid until the next call.
+  virtual at::Tensor operator()(const Batch& batch) = 0;
+};
+
+/// The plain operations, on `device` in `dtype`, as the model is.
+std::unique_ptr<EvalForward> make_plain_forward(Model& model, at::ScalarType dtype,
+                                                at::Device device);
+
 /// One pass over a set in evaluation mode, all ranks together: sums are reduced, so the result does
 /// not depend on the number of ranks beyond rounding of the loss. Restores the module's mode.
-Evaluation evaluate(Model& model, const Task& task, EvalLoader& loader, std::int64_t samples,
-                    at::ScalarType dtype, at::Device device, Communicator& communicator);
+/// `communicator` works on `device`, where the forward's outputs are.
+Evaluation evaluate(Model& model, EvalForward& forward, const Task& task, EvalLoader& loader,
+                    std::int64_t samples, at::Device device, Communicator& communicator);
 
 }  // namespace ablate

@@ -12,10 +12,10 @@
 #include "runner/core/hash.h"
 #include "runner/core/log.h"
 #include "runner/core/run_paths.h"
-#include "runner/train/evaluate.h"
 #include "runner/train/facts.h"
 #include "runner/train/final_numbers.h"
 #include "runner/train/outcome.h"
+#include "runner/train/run_compute.h"
 #include "runner/train/run_data.h"
 #include "runner/train/run_model.h"
 #include "runner/train/trainer.h"
@@ -82,8 +82,7 @@ class Run {
   StopSignal& stop_;
 
   const TrainingOptions options_;
-  const at::ScalarType dtype_;
-  const at::Device device_;
+  RunCompute compute_;
   const RunPaths paths_;
   CheckpointStore checkpoints_;
   std::optional<Checkpoint> resumed_;
@@ -98,7 +97,6 @@ class Run {
   std::unique_ptr<Distillation> distillation_;
   std::string teacher_sha256_;
   std::unique_ptr<Communicator> bn_communicator_;
-  std::unique_ptr<TrainLoader> loader_;
   std::optional<Schedule> schedule_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Trainer> trainer_;
@@ -116,8 +114,7 @@ Run::Run(const RunSpec& spec, const Environment& environment, Communicator& worl
       world_(world),
       stop_(stop),
       options_(read_options(spec)),
-      dtype_(options_.precision == "fp64" ? at::kDouble : at::kFloat),
-      device_(environment.device),
+      compute_(environment, options_, world),
       paths_(environment.out, spec.id()),
       checkpoints_(paths_.checkpoints(), environment.keep_checkpoints, [this] { check_fence(); }),
       resumed_(find_checkpoint(checkpoints_, world)),
@@ -181,7 +178,7 @@ Outcome Run::train() {
 void Run::record_facts() {
   const std::int64_t rank_batch = options_.global_batch / world_.size();
   const std::int64_t micro = environment_.micro_batch == 0 ? rank_batch : environment_.micro_batch;
-  spool_.facts(FactKind::Machine, machine_facts(environment_.out).dump());
+  spool_.facts(FactKind::Machine, machine_facts(environment_.out, compute_.device().str()).dump());
   if (world_.rank() != 0) return;
   spool_.facts(FactKind::Environment, json{{"world_size", world_.size()},
                                            {"micro_batch", micro},
@@ -190,7 +187,7 @@ void Run::record_facts() {
                                            {"runs_in_process", environment_.runs_in_process},
                                            {"fence", environment_.fence}}
                                           .dump());
-  spool_.facts(FactKind::Toolchain, toolchain_facts().dump());
+  spool_.facts(FactKind::Toolchain, toolchain_facts(compute_.device().str()).dump());
   spool_.facts(FactKind::Data, data_.facts().dump());
   json lineage = json::object();
   if (!model_.init_sha256.empty()) lineage["init"] = model_.init_sha256;
@@ -201,21 +198,22 @@ void Run::record_facts() {
 
 /// Start model and the methods' surgery; on resume the recorded edits instead.
 void Run::build_model() {
-  model_ = resumed_
-               ? make_resumed_model(spec_, options_, *resumed_, data_.classes(), dtype_, device_)
-               : make_start_model(spec_, options_, environment_, data_.classes(), dtype_, device_,
-                                  world_);
+  model_ = resumed_ ? make_resumed_model(spec_, options_, *resumed_, data_.classes(),
+                                         compute_.dtype(), compute_.device())
+                    : make_start_model(spec_, options_, environment_, data_.classes(),
+                                       compute_.dtype(), compute_.device(), compute_.ranks());
   const auto visit = [this](DecisionSplit split, std::int64_t samples,
                             const TrainContext::Visitor& visitor) {
-    data_.visit(split, samples, dtype_, device_, visitor);
+    data_.visit(split, samples, compute_.dtype(), compute_.device(), visitor);
   };
   context_ = std::make_unique<RunContext>(
-      *model_.surgeon, world_,
+      *model_.surgeon, compute_.ranks(),
       RunContext::Length{.steps_per_epoch = data_.steps_per_epoch(), .epochs = options_.epochs},
       spec_.seed, visit, &log_);
   context_->set_step(step_);
   if (resumed_) {
     methods_.load(resumed_->state.at("methods"));
+    compute_.load(resumed_->state.at("compute"));
     log_.event(step_, "resumed", {{"step", step_}, {"attempt", environment_.attempt}});
     return;
   }
@@ -234,8 +232,9 @@ void Run::load_teacher() {
   Params params(*spec_.training.find("distillation"), "distillation");
   const Finals finals = read_finals(RunPaths(environment_.out, teacher->run_id).final_directory());
   teacher_sha256_ = sha256_hex(finals.weights);
-  distillation_ = std::make_unique<Distillation>(Distillation::Options::read(params),
-                                                 load_final_model(finals, false, dtype_, device_));
+  distillation_ = std::make_unique<Distillation>(
+      Distillation::Options::read(params),
+      load_final_model(finals, false, compute_.dtype(), compute_.device()));
 }
 
 void Run::make_trainer() {
@@ -245,26 +244,25 @@ void Run::make_trainer() {
   Params schedule_params(spec_.schedule.params, cat("schedule \"", spec_.schedule.name, "\""));
   schedule_.emplace(read_schedule(spec_.schedule.name, schedule_params), base_lr,
                     RunLength::of_epochs(data_.steps_per_epoch(), options_.epochs));
-  loader_ = data_.train_loader();
-  const std::int64_t rank_batch = options_.global_batch / world_.size();
   if (Registry<ModelInfo>::get(spec_.model.name).batch_norm) {
-    bn_communicator_ = make_group_communicator(world_, options_.bn_group, options_.global_batch,
-                                               rank_batch / loader_->micro_batches_per_step());
+    bn_communicator_ = make_group_communicator(compute_.ranks(), options_.bn_group,
+                                               options_.global_batch, data_.micro_batch());
   }
   trainer_ = std::make_unique<Trainer>(
-      Trainer::Parts{.options = options_,
-                     .schedule = *schedule_,
-                     .task = *task_,
-                     .distillation = distillation_.get(),
-                     .optimizer = *optimizer_,
-                     .methods = methods_,
-                     .context = *context_,
-                     .loader = *loader_,
-                     .log = log_,
-                     .stop = stop_,
-                     .bn_communicator = bn_communicator_.get(),
-                     .dtype = dtype_,
-                     .device = device_},
+      Trainer::Parts{
+          .options = options_,
+          .schedule = *schedule_,
+          .task = *task_,
+          .distillation = distillation_.get(),
+          .optimizer = *optimizer_,
+          .methods = methods_,
+          .context = *context_,
+          .data = data_,
+          .log = log_,
+          .stop = stop_,
+          .bn_communicator = bn_communicator_.get(),
+          .make_step_runner =
+              [this](StepParts parts) { return compute_.make_step_runner(std::move(parts)); }},
       Trainer::Callbacks{
           .evaluate = [this](std::int64_t step) { evaluate_all(step); },
           .checkpoint_due = [this](std::int64_t step) { return checkpoint_due(step); },
@@ -274,7 +272,7 @@ void Run::make_trainer() {
 
 Evaluation Run::evaluate_on(const std::shared_ptr<const Dataset>& split) {
   const auto loader = data_.eval_loader(split);
-  return evaluate(*model_.model, *task_, *loader, split->size(), dtype_, device_, world_);
+  return compute_.evaluate(*model_.surgeon, *task_, *loader, split->size());
 }
 
 void Run::log_evaluation(const std::string& prefix, std::int64_t step,
@@ -321,6 +319,7 @@ void Run::save_checkpoint(std::int64_t step) {
                       {"methods", methods_.save()},
                       {"init_sha256", model_.init_sha256},
                       {"attempt", environment_.attempt}};
+  checkpoint.state["compute"] = compute_.save();
   trainer_->save(checkpoint);
   // The numbers up to this step are durable before the checkpoint that relies on them.
   spool_.flush();

@@ -32,11 +32,11 @@ class Task {
 
   /// Zeroed float64 counts for an evaluation.
   virtual at::Tensor make_counts() const = 0;
-  /// Adds a batch's sums to `counts` and returns per-row correctness (B) bool, for per-sample
-  /// records; padding rows (weight 0) add nothing.
+  /// Adds a batch's sums to `counts`, which lie where the batch is, and returns per-row correctness
+  /// (B) bool, for per-sample records; padding rows (weight 0) add nothing.
   virtual at::Tensor count(const at::Tensor& output, const Batch& batch,
                            at::Tensor& counts) const = 0;
-  /// Metrics of summed counts; the first is the headline metric.
+  /// Metrics of summed counts, on the host; the first is the headline metric.
   virtual std::vector<TaskMetric> summarize(const at::Tensor& counts) const = 0;
 };
 

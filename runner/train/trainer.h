@@ -3,7 +3,6 @@
 #include <functional>
 #include <optional>
 
-#include "datasets/loader.h"
 #include "methods/method_stack.h"
 #include "runner/core/schedule.h"
 #include "runner/core/stop.h"
@@ -12,15 +11,14 @@
 #include "runner/train/ema.h"
 #include "runner/train/optimizer.h"
 #include "runner/train/run_context.h"
+#include "runner/train/step_runner.h"
 #include "runner/train/task.h"
 #include "runner/train/training_options.h"
 
 namespace ablate {
 
-class GradientReducer;
-
-/// The loop of one run. It owns nothing but the parts that follow the model's structure
-/// (arena and gradient reducer); everything else is handed in by whoever assembles the run.
+/// The loop of one run. It owns nothing but the parts that follow the model's structure (arena,
+/// average, step runner); everything else is handed in by whoever assembles the run.
 class Trainer {
  public:
   struct Parts {
@@ -31,12 +29,12 @@ class Trainer {
     Optimizer& optimizer;
     MethodStack& methods;
     RunContext& context;
-    TrainLoader& loader;
+    const RunData& data;
     RunLog& log;
     StopSignal& stop;
     Communicator* bn_communicator;  ///< of ForwardState; null when BatchNorm groups are local
-    at::ScalarType dtype;
-    at::Device device;
+    /// How steps are computed.
+    std::function<std::unique_ptr<StepRunner>(StepParts)> make_step_runner;
   };
   struct Callbacks {
     /// After the last step of an epoch that is due for it; `step` is the number of steps done.
@@ -64,30 +62,26 @@ class Trainer {
   Ema* ema() { return ema_ ? &*ema_ : nullptr; }
 
  private:
-  struct StepNumbers;
   /// Wall time of the steps of an epoch, as far as this attempt made them.
   struct EpochTimes {
     double seconds = 0, waited = 0;
     std::int64_t steps = 0;
   };
 
+  at::Tensor batch_loss(const Batch& batch, ForwardState& state);
   void follow_structure();
-  void make_reducer();
-  StepNumbers train_step(std::int64_t step);
-  double accumulate_gradients(std::int64_t step);
-  at::Tensor micro_batch_loss(const Batch& batch, std::int64_t step);
-  StepNumbers agree(double loss, std::int64_t step);
-  void update(StepNumbers& numbers, std::int64_t step);
-  void meet_nan(const StepNumbers& numbers, std::int64_t step);
+  StepWishes wishes(std::int64_t step) const;
+  StepWishes take_reports(std::int64_t left);
+  void meet_nan(const StepReport& report);
   void end_epoch(std::int64_t step, bool last);
-  void log_step(const StepNumbers& numbers, std::int64_t step);
+  void log_step(const StepReport& report);
   void log_epoch(std::int64_t step);
 
   Parts parts_;
   Callbacks callbacks_;
   std::optional<ParameterArena> arena_;
   std::optional<Ema> ema_;
-  std::unique_ptr<GradientReducer> reducer_;
+  std::unique_ptr<StepRunner> steps_;
   EpochTimes epoch_;
   bool said_input_bound_ = false;
 };

@@ -1,5 +1,7 @@
 #include "runner/train/training_options.h"
 
+#include "runner/core/error.h"
+
 namespace ablate {
 
 TrainingOptions TrainingOptions::read(Params& run) {
@@ -15,9 +17,20 @@ TrainingOptions TrainingOptions::read(Params& run) {
       "bn_group", 128, 1, kMany,
       "consecutive images of the global batch that share BatchNorm statistics (at most the batch)");
   options.precision =
-      run.choice("precision", "fp32", {"fp32", "fp64"}, "arithmetic of forward and backward pass");
-  options.kernels = run.choice("kernels", "reference", {"reference"},
-                               "plain ATen operations define every result");
+      run.choice("precision", "fp32", {"fp32", "fp64", "bf16"},
+                 "arithmetic of forward and backward pass; bf16: with weights and residual stream "
+                 "in fp32, on a CUDA device");
+  const bool half = options.precision == "bf16";
+  options.kernels =
+      run.choice("kernels", half ? "fused" : "reference", {"reference", "fused"},
+                 "plain ATen operations, which define every result, or fused ones in bf16");
+  if (half != options.fused()) {
+    run.fail("kernels",
+             cat("\"", options.kernels, "\" does not go with precision \"", options.precision,
+                 "\": bf16 is computed by fused kernels, fp32 and fp64 by reference ones"));
+  }
+  options.wire = run.choice("wire", "fp32", {"fp32", "bf16"},
+                            "format in which CUDA devices exchange gradients");
   options.clip_norm =
       run.number("clip_norm", 0.0, 0.0, 1e9, "largest norm of the whole gradient; 0 does not clip");
   options.ema_decay =

@@ -19,13 +19,16 @@ struct TrainingOptions {
   std::int64_t global_batch;
   std::int64_t mix_group;
   std::int64_t bn_group;
-  std::string precision;  ///< "fp32" or "fp64"
-  std::string kernels;    ///< "reference"
+  std::string precision;  ///< "fp32", "fp64" or "bf16"
+  std::string kernels;    ///< "reference", or "fused" with bf16
+  std::string wire;       ///< "fp32" or "bf16": of gradients between CUDA devices
   double clip_norm;       ///< 0: off
   double ema_decay;       ///< 0: no EMA
   std::int64_t evaluate_every;
   NanPolicy on_nan;
   std::string from_weights;  ///< "raw" or "ema": which weights of the init parent
+
+  bool fused() const { return kernels == "fused"; }
 
   /// Reads its keys from the run table; throws SpecError.
   static TrainingOptions read(Params& run);

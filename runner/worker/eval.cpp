@@ -92,8 +92,9 @@ int eval_rank(const EvalOptions& options, Communicator& world) {
   const auto task = Registry<TaskInfo>::get(spec.task.name).make(task_params);
   const auto split = choose_split(data.splits(), options.split);
   const auto loader = data.eval_loader(split);
+  const auto forward = make_plain_forward(*model, dtype, at::kCPU);
   const Evaluation evaluation =
-      evaluate(*model, *task, *loader, split->size(), dtype, at::kCPU, world);
+      evaluate(*model, *forward, *task, *loader, split->size(), at::kCPU, world);
   if (world.rank() == 0) {
     print({{"run", spec.id()},
            {"dataset", spec.dataset.name},

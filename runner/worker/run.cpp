@@ -96,8 +96,9 @@ void add_options(CLI::App& app, RunOptions& options) {
   app.add_option("--micro-batch", env.micro_batch,
                  "Images of one forward pass on a rank; 0: its whole share of the batch")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--device", env.device, "cpu")
-      ->check(CLI::IsMember({"cpu"}))
+  app.add_option("--device", env.device,
+                 "cpu, cuda, or auto: a CUDA device when there is one that the run can use")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
   app.add_option("--checkpoint-every", env.checkpoint_seconds, "Seconds between resume checkpoints")
       ->capture_default_str();

@@ -46,7 +46,8 @@ double top1_of_files(const ResolvedRun& run, const std::filesystem::path& out, b
   const auto data = test::open_dataset("synthetic", kData).test;
   EvalLoader loader(data, test::make_recipe("none", 16), {.global_batch = 50});
   const auto self = make_self_communicator();
-  return evaluate(*model, *task, loader, data->size(), at::kFloat, at::kCPU, *self)
+  const auto forward = make_plain_forward(*model, at::kFloat, at::kCPU);
+  return evaluate(*model, *forward, *task, loader, data->size(), at::kCPU, *self)
       .metrics.front()
       .value;
 }

@@ -36,6 +36,7 @@ inline RunSpec resolve_small(const std::string& toml, int ranks = 1) {
 inline Environment environment_in(const std::filesystem::path& out) {
   Environment environment;
   environment.out = out;
+  environment.device = "cpu";
   return environment;
 }
 

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "runner/core/error.h"
 #include "runner/train/optimizer.h"
 #include "runner/train/task.h"
 #include "tests/support/models.h"
@@ -37,16 +38,19 @@ struct DeviceSubject {
     inputs.labels = at::arange(batch, at::kLong).remainder(kClasses).to(kDevice);
   }
 
-  DeviceStep make_step() {
-    return DeviceStep({.model = *model,
-                       .task = *task,
-                       .optimizer = *optimizer,
-                       .arena = *arena,
-                       .batch = inputs.labels.size(0),
-                       .first_position = 0,
-                       .seed = 7,
-                       .ema = false});
+  DeviceStep::Parts step_parts() {
+    return {.model = *model,
+            .optimizer = *optimizer,
+            .arena = *arena,
+            .loss =
+                [this](const Batch& batch, ForwardState& state) {
+                  return task->loss(model->forward(batch.images, state), batch);
+                },
+            .batch = inputs.labels.size(0),
+            .first_position = 0,
+            .seed = 7};
   }
+  DeviceStep make_step() { return DeviceStep(step_parts()); }
 
   std::shared_ptr<Model> model;
   std::unique_ptr<Task> task;
@@ -82,7 +86,8 @@ at::Tensor plain_gradient(DeviceSubject& subject, at::ScalarType type) {
 
 at::Tensor fused_gradient(DeviceSubject& subject) {
   DeviceStep step = subject.make_step();
-  step.enqueue(subject.inputs, {.step = 0, .lr = 0.0});
+  step.load(0, subject.inputs);
+  step.enqueue({.step = 0, .lr = 0.0});
   EXPECT_TRUE(step.wait().finite);
   std::vector<at::Tensor> flat;
   for (const ArenaSegment& segment : subject.arena->segments()) {
@@ -118,7 +123,8 @@ TEST_P(DeviceStepGpu, CapturedStepsRepeatBitForBitAndLearn) {
     step.context().gemm().set_choices(choices);
     std::vector<double> losses;
     for (std::int64_t i = 0; i < 60; ++i) {
-      step.enqueue(subject.inputs, {.step = i, .lr = 1e-3, .clip_norm = 1.0});
+      step.load(0, subject.inputs);
+      step.enqueue({.step = i, .lr = 1e-3, .clip_norm = 1.0});
       losses.push_back(step.wait().loss);
     }
     choices = step.context().gemm().choices();
@@ -131,10 +137,80 @@ TEST_P(DeviceStepGpu, CapturedStepsRepeatBitForBitAndLearn) {
   EXPECT_TRUE(at::equal(weights, same));
 }
 
+TEST_P(DeviceStepGpu, AnImageThatIsNotFiniteCostsOneUpdate) {
+  DeviceSubject subject(GetParam());
+  DeviceStep step = subject.make_step();
+  Batch broken = subject.inputs;
+  broken.images = subject.inputs.images.clone();
+  broken.images[1].fill_(std::numeric_limits<float>::quiet_NaN());
+  std::int64_t updates = 0;
+  for (std::int64_t i = 0; i < 8; ++i) {
+    const bool bad = i == 1 || i == 5;  // eager and captured
+    const at::Tensor before = subject.arena->parameters().clone();
+    step.load(0, bad ? broken : subject.inputs);
+    step.enqueue({.step = i, .lr = 1e-3});
+    const DeviceStepResult result = step.wait();
+    updates += bad ? 0 : 1;
+    EXPECT_EQ(result.finite, !bad) << i;
+    EXPECT_EQ(result.updates, updates) << i;
+    EXPECT_EQ(at::equal(before, subject.arena->parameters()), bad) << i;
+  }
+  EXPECT_TRUE(step.captured());
+}
+
+TEST_P(DeviceStepGpu, WhatCannotBeCapturedRunsAllTheSame) {
+  const auto losses_of = [](DeviceSubject& subject, DeviceStep& step) {
+    std::vector<double> losses;
+    for (std::int64_t i = 0; i < 8; ++i) {
+      step.load(0, subject.inputs);
+      step.enqueue({.step = i, .lr = 1e-3});
+      losses.push_back(step.wait().loss);
+    }
+    return losses;
+  };
+  DeviceSubject subject(GetParam());
+  DeviceStep captured = subject.make_step();
+  const auto expected = losses_of(subject, captured);
+  ASSERT_TRUE(captured.captured());
+
+  DeviceSubject other(GetParam());
+  DeviceStep::Parts parts = other.step_parts();
+  parts.choices = captured.context().gemm().choices();
+  parts.loss = [&other](const Batch& batch, ForwardState& state) {
+    const at::Tensor loss = other.task->loss(other.model->forward(batch.images, state), batch);
+    EXPECT_GT(loss.item<double>(), 0.0);  // waits for the device
+    return loss;
+  };
+  DeviceStep waiting(std::move(parts));
+  const auto found = losses_of(other, waiting);
+  EXPECT_FALSE(waiting.captured());
+  // Steps before the choices were settled may have been timed ones.
+  for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(found[i], expected[i], 1e-2);
+}
+
+TEST_P(DeviceStepGpu, SeveralStepsMayBeUnderWay) {
+  DeviceSubject subject(GetParam());
+  DeviceStep step = subject.make_step();
+  for (std::int64_t i = 0; i < 12; ++i) {
+    if (step.outstanding() == DeviceStep::kSlots) step.take();
+    step.load(0, subject.inputs);
+    step.enqueue({.step = i, .lr = 1e-3, .wishes = {.stop = i == 10, .checkpoint = i == 11}});
+  }
+  ASSERT_EQ(step.outstanding(), DeviceStep::kSlots);
+  EXPECT_EQ(step.take().updates, 9);
+  EXPECT_EQ(step.take().updates, 10);
+  const DeviceStepResult stop = step.take(), checkpoint = step.take();
+  EXPECT_TRUE(stop.wishes.stop && !stop.wishes.checkpoint);
+  EXPECT_TRUE(checkpoint.wishes.checkpoint && !checkpoint.wishes.stop);
+  EXPECT_GT(checkpoint.seconds, 0.0);
+  step.load(0, subject.inputs);
+  EXPECT_THROW(step.take(), BugError);
+}
+
 TEST_P(DeviceStepGpu, ForwardPassesAgreeWithPlainOnes) {
   DeviceSubject subject(GetParam());
   subject.model->eval();
-  DeviceForward forward(*subject.model, kBatch);
+  DeviceForward forward({.model = *subject.model, .batch = kBatch});
   for (int i = 0; i < 5; ++i) forward.enqueue(subject.inputs.images);
   const at::Tensor logits = forward.wait().to(at::kFloat);
   at::globalContext().setAllowTF32CuBLAS(false);

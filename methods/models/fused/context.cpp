@@ -11,12 +11,21 @@ FusedContext::~FusedContext() = default;
 
 void FusedContext::bind_for_inference(Model& model) {
   clear();
-  for (const at::Tensor& parameter : model.parameters()) {
+  inference_parameters_ = model.parameters();
+  for (const at::Tensor& parameter : inference_parameters_) {
     bind(parameter, {.working = parameter.detach().to(at::kBFloat16), .gradient = {}});
   }
 }
 
-void FusedContext::clear() { parameters_.clear(); }
+void FusedContext::refresh_for_inference() {
+  const at::NoGradGuard no_grad;
+  for (const at::Tensor& parameter : inference_parameters_) at(parameter).working.copy_(parameter);
+}
+
+void FusedContext::clear() {
+  parameters_.clear();
+  inference_parameters_.clear();
+}
 
 void FusedContext::bind(const at::Tensor& parameter, FusedParameter places) {
   ABLATE_CHECK(parameter.device() == device_ && parameter.scalar_type() == at::kFloat,

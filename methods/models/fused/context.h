@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <unordered_map>
+#include <vector>
 
 #include "methods/kernels/gemm.h"
 #include "runner/torch/torch.h"
@@ -33,6 +34,8 @@ class FusedContext {
 
   /// For evaluation alone: copies of its own of all parameters of the model, made now.
   void bind_for_inference(Model& model);
+  /// Copies the present values once more, to the same places.
+  void refresh_for_inference();
   /// Forgets all parameters.
   void clear();
   /// For training: `working` and `gradient` are views of the arena's buffers. Throws BugError when
@@ -58,6 +61,7 @@ class FusedContext {
   at::Device device_;
   kernels::Gemm gemm_;
   std::unordered_map<const c10::TensorImpl*, FusedParameter> parameters_;
+  std::vector<at::Tensor> inference_parameters_;
 };
 
 }  // namespace ablate

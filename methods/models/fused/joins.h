@@ -25,6 +25,10 @@ class DeviceJoins {
   /// copy it to.
   std::vector<std::byte> host_block(std::int64_t step) const;
   const at::Tensor& device_block() const { return block_; }
+  /// Where the step's number stands in it.
+  const std::int64_t* device_step() const {
+    return static_cast<const std::int64_t*>(block_.const_data_ptr());
+  }
 
   /// Computes all scales from the block, on the current stream; can be captured.
   void enqueue();

@@ -3,14 +3,17 @@
 
 #include <CLI/CLI.hpp>
 
+#include "distributed/launcher.h"
 #include "runner/core/error.h"
 #include "runner/measure/mac_counter.h"
 #include "runner/measure/throughput.h"
 #include "runner/worker/bench_device.h"
 #include "runner/worker/bench_part.h"
+#include "runner/worker/bench_ranks.h"
 #include "runner/worker/bench_report.h"
 #include "runner/worker/bench_subject.h"
 #include "runner/worker/data_options.h"
+#include "runner/worker/ranks.h"
 #include "runner/worker/standalone_model.h"
 #include "runner/worker/torch_switches.h"
 #include "runner/worker/verb.h"
@@ -137,6 +140,38 @@ void add_comparison(json& row, const Structure& baseline,
   row["ratio_spread"] = ratio.spread;
 }
 
+void check_for_ranks(const BenchOptions& options) {
+  check(options);
+  if (options.kind != "train" || !options.against.empty() || !options.out_spool.empty()) {
+    throw SpecError(
+        "several ranks measure --protocol train of one structure, without --against and "
+        "--out-spool; all else is measured by one rank: start it without a launcher");
+  }
+}
+
+/// One row for all ranks; its protocol has their number.
+int bench_on_ranks(const BenchOptions& options, Communicator& world) {
+  check_for_ranks(options);
+  set_torch_switches(options.threads);
+  const Structure structure = read_structure(options.structure, parse_data_roots(options.data));
+  const RankTimes times =
+      time_training_on_ranks(structure, options.protocol(), options.timing, world);
+  if (world.rank() != 0) return static_cast<int>(ExitCode::Done);
+  json row = measure_row(structure, times.seconds, options);
+  row["protocol"] = cat(options.protocol().name(), "-x", world.size());
+  row["images_per_s"] = row.at("images_per_s").get<double>() * world.size();
+  row["world_size"] = world.size();
+  row["scaling"] = times.scaling;
+  BenchReport report{.record = protocol_record(options.protocol(), options.timing.warm_up,
+                                               std::ssize(times.seconds)),
+                     .rows = {row}};
+  report.record["world_size"] = world.size();
+  std::cerr << world.size() << " ranks together: " << 100 * times.scaling
+            << " % of the speed that they have alone\n";
+  print_report(report, {"structure"});
+  return static_cast<int>(ExitCode::Done);
+}
+
 int bench(const BenchOptions& options) {
   check(options);
   set_torch_switches(options.threads);
@@ -219,6 +254,8 @@ const Registry<Verb>::Add added{{
         "  ablate-train bench --structure out/runs/<id>/final/structure.json --protocol train \\\n"
         "    --memory-budget-mib 2048\n"
         "  ablate-train bench loader run.toml --data cifar100=DIR --loader-threads 2\n"
+        "  mpirun -n 2 ablate-train bench --structure out/runs/<id>/final/structure.json \\\n"
+        "    --protocol train --device cuda --dtype bf16      # all ranks together and alone\n"
         "  mpirun -n 2 ablate-train bench comm --max-mib 64\n",
     .add = [](CLI::App& app) -> std::function<int()> {
       auto options = std::make_shared<BenchOptions>();
@@ -230,7 +267,8 @@ const Registry<Verb>::Add added{{
         for (const BenchPart& part : *parts) {
           if (part.app->parsed()) return part.run();
         }
-        return bench(*options);
+        if (!started_by_launcher() && !rendezvous_of_environment()) return bench(*options);
+        return run_as_rank([&](Communicator& world) { return bench_on_ranks(*options, world); });
       };
     },
 }};

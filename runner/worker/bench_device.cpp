@@ -19,7 +19,7 @@ constexpr std::int64_t kWarmUp = 6;  // eager steps, capture, first replays
 }  // namespace
 
 struct DeviceBenchSubject::State {
-  State(const Structure& structure, const Protocol& protocol);
+  State(const Structure& structure, const Protocol& protocol, Communicator* communicator);
 
   std::shared_ptr<Model> model;
   std::unique_ptr<Task> task;
@@ -30,15 +30,17 @@ struct DeviceBenchSubject::State {
   std::int64_t steps = 0;
 };
 
-DeviceBenchSubject::State::State(const Structure& structure, const Protocol& protocol)
+DeviceBenchSubject::State::State(const Structure& structure, const Protocol& protocol,
+                                 Communicator* communicator)
     : model(build_model(structure, at::kFloat, 0)) {
-  const at::Device device(at::kCUDA, 0);
+  const at::Device device(at::kCUDA, c10::cuda::current_device());
   move_model(*model, device, at::kFloat);
   const bool trains = protocol.kind == BenchKind::Train;
   model->train(trains);
   const Batch batch = synthetic_batch(*model, structure, protocol.batch, at::kFloat);
   if (!trains) {
-    forward = std::make_unique<DeviceForward>(*model, protocol.batch);
+    forward = std::make_unique<DeviceForward>(
+        DeviceForward::Parts{.model = *model, .batch = protocol.batch});
     forward->inputs().copy_(batch.images);
     return;
   }
@@ -46,20 +48,25 @@ DeviceBenchSubject::State::State(const Structure& structure, const Protocol& pro
   optimizer = bench_optimizer();
   arena.emplace(*model);
   optimizer->prepare(*arena);
-  step = std::make_unique<DeviceStep>(DeviceStep::Parts{.model = *model,
-                                                        .task = *task,
-                                                        .optimizer = *optimizer,
-                                                        .arena = *arena,
-                                                        .batch = protocol.batch,
-                                                        .first_position = 0,
-                                                        .seed = 0,
-                                                        .ema = false});
+  step = std::make_unique<DeviceStep>(
+      DeviceStep::Parts{.model = *model,
+                        .optimizer = *optimizer,
+                        .arena = *arena,
+                        .loss =
+                            [this](const Batch& inputs, ForwardState& state) {
+                              return task->loss(model->forward(inputs.images, state), inputs);
+                            },
+                        .batch = protocol.batch,
+                        .first_position = communicator ? communicator->rank() * protocol.batch : 0,
+                        .seed = 0,
+                        .communicator = communicator});
   step->inputs().images.copy_(batch.images);
   step->inputs().labels.copy_(batch.labels);
 }
 
-DeviceBenchSubject::DeviceBenchSubject(const Structure& structure, const Protocol& protocol)
-    : state_(std::make_unique<State>(structure, protocol)) {
+DeviceBenchSubject::DeviceBenchSubject(const Structure& structure, const Protocol& protocol,
+                                       Communicator* communicator)
+    : state_(std::make_unique<State>(structure, protocol, communicator)) {
   repeat(kWarmUp);
 }
 
@@ -71,7 +78,8 @@ void DeviceBenchSubject::repeat(std::int64_t times) {
     if (s.forward) {
       s.forward->enqueue(s.forward->inputs());
     } else {
-      s.step->enqueue(s.step->inputs(), {.step = s.steps++, .lr = kBenchLr});
+      if (s.step->outstanding() == DeviceStep::kSlots) s.step->take();
+      s.step->enqueue({.step = s.steps++, .lr = kBenchLr});
     }
   }
   if (s.forward) {
@@ -96,14 +104,24 @@ std::int64_t DeviceBenchSubject::window() {
 
 void DeviceBenchSubject::run_window() { repeat(window()); }
 
+void choose_device(int index) {
+  if (index >= c10::cuda::device_count()) {
+    throw SpecError(cat("rank ", index, " of this machine has no device: there are ",
+                        int{c10::cuda::device_count()}));
+  }
+  c10::cuda::set_device(static_cast<c10::DeviceIndex>(index));
+}
+
+void wait_for_device() { c10::cuda::device_synchronize(); }
+
 std::int64_t device_peak_bytes() {
-  const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(0);
+  const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(c10::cuda::current_device());
   return stats.reserved_bytes[0].peak;
 }
 
 void reset_device_peak() {
   c10::cuda::CUDACachingAllocator::emptyCache();
-  c10::cuda::CUDACachingAllocator::resetPeakStats(0);
+  c10::cuda::CUDACachingAllocator::resetPeakStats(c10::cuda::current_device());
 }
 
 }  // namespace ablate

@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "distributed/communicator.h"
 #include "runner/measure/protocol.h"
 #include "runner/train/finals.h"
 
@@ -10,7 +11,10 @@ namespace ablate {
 /// A structure under a protocol on a CUDA device, on synthetic images that lie there.
 class DeviceBenchSubject {
  public:
-  DeviceBenchSubject(const Structure& structure, const Protocol& protocol);
+  /// On torch's current device. Training steps with a communicator reduce their gradients over its
+  /// ranks, which then have to do the same repetitions.
+  DeviceBenchSubject(const Structure& structure, const Protocol& protocol,
+                     Communicator* communicator = nullptr);
   ~DeviceBenchSubject();
   DeviceBenchSubject(const DeviceBenchSubject&) = delete;
   DeviceBenchSubject& operator=(const DeviceBenchSubject&) = delete;
@@ -21,6 +25,8 @@ class DeviceBenchSubject {
   void run_window();
   /// Repetitions of a window; the first call measures.
   std::int64_t window();
+  /// Ranks have to agree.
+  void set_window(std::int64_t repetitions) { window_ = repetitions; }
 
  private:
   struct State;
@@ -29,6 +35,10 @@ class DeviceBenchSubject {
   std::unique_ptr<State> state_;
   std::int64_t window_ = 0;
 };
+
+/// Makes the device torch's current one.
+void choose_device(int index);
+void wait_for_device();
 
 /// Bytes that LibTorch's allocator has taken from the device at most, since the last reset.
 std::int64_t device_peak_bytes();

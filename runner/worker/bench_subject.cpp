@@ -43,31 +43,33 @@ std::unique_ptr<Optimizer> bench_optimizer() {
 }
 
 struct BenchSubject::Training {
-  explicit Training(Model& model)
+  Training(Model& model, Communicator* communicator)
       : arena(model),
         task(bench_task()),
         optimizer(bench_optimizer()),
-        world(make_self_communicator()) {
+        alone(make_self_communicator()) {
     arena.rebuild(model, 0);
     optimizer->prepare(arena);
-    reducer = std::make_unique<GradientReducer>(
-        *world, arena.gradients(), arena.gradient_segments(), arena.parameter_tensors());
+    reducer =
+        std::make_unique<GradientReducer>(communicator ? *communicator : *alone, arena.gradients(),
+                                          arena.gradient_segments(), arena.parameter_tensors());
   }
 
   ParameterArena arena;
   std::unique_ptr<Task> task;
   std::unique_ptr<Optimizer> optimizer;
-  std::unique_ptr<Communicator> world;
+  std::unique_ptr<Communicator> alone;
   std::unique_ptr<GradientReducer> reducer;
 };
 
-BenchSubject::BenchSubject(const Structure& structure, const Protocol& protocol) {
+BenchSubject::BenchSubject(const Structure& structure, const Protocol& protocol,
+                           Communicator* communicator) {
   const at::ScalarType dtype = protocol.dtype == "fp64" ? at::kDouble : at::kFloat;
   model_ = build_model(with_batch(structure, protocol.batch), dtype, kSeed);
   batch_ = synthetic_batch(*model_, structure, protocol.batch, dtype);
   const bool trains = protocol.kind == BenchKind::Train;
   model_->train(trains);
-  if (trains) training_ = std::make_unique<Training>(*model_);
+  if (trains) training_ = std::make_unique<Training>(*model_, communicator);
 }
 
 BenchSubject::~BenchSubject() = default;

@@ -27,7 +27,9 @@ std::unique_ptr<Optimizer> bench_optimizer();
 /// A structure under a protocol, on synthetic images: what one timed repetition does.
 class BenchSubject {
  public:
-  BenchSubject(const Structure& structure, const Protocol& protocol);
+  /// Training with a communicator averages gradients over its ranks.
+  BenchSubject(const Structure& structure, const Protocol& protocol,
+               Communicator* communicator = nullptr);
   ~BenchSubject();
 
   /// Inference: one forward pass. Training: what the trainer does between two batches: gradients

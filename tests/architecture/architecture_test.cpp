@@ -82,6 +82,7 @@ const std::vector<Library>& libraries() {
       {"torch/", R"(runner/torch/.*\.h)"},
       {"ATen/", R"(runner/torch/.*\.h)"},
       {"c10/", R"(runner/torch/.*\.h)"},
+      {"kineto/", R"(runner/torch/.*\.h)"},
       {"mpi.h", R"(distributed/.*\.cpp|tests/support/mpi_.*|tests/.*_mpi_test\.cpp)"},
       {"nccl.h", R"(distributed/nccl_.*\.cpp)"},
       {"cuda",

@@ -43,8 +43,9 @@ Evaluation evaluate_fifty(Communicator& world, std::int64_t batch) {
   const auto model = small_classifier();
   model->train();
   const auto task = plain_task();
+  const auto forward = make_plain_forward(*model, at::kDouble, at::kCPU);
   const Evaluation result =
-      evaluate(*model, *task, loader, data->size(), at::kDouble, at::kCPU, world);
+      evaluate(*model, *forward, *task, loader, data->size(), at::kCPU, world);
   EXPECT_TRUE(model->is_training()) << "the mode is put back";
   return result;
 }
@@ -103,7 +104,8 @@ double top1_of(const RunSpec& spec, const std::filesystem::path& out, bool avera
   const auto loader = data.eval_loader(split);
   const auto self = make_self_communicator();
   const auto task = plain_task();
-  return evaluate(*model, *task, *loader, split->size(), at::kFloat, at::kCPU, *self)
+  const auto forward = make_plain_forward(*model, at::kFloat, at::kCPU);
+  return evaluate(*model, *forward, *task, *loader, split->size(), at::kCPU, *self)
       .metrics[0]
       .value;
 }

@@ -6,9 +6,8 @@
 #include "distributed/gradient_reducer.h"
 #include "distributed/launcher.h"
 #include "runner/core/error.h"
-#include "runner/core/process.h"
 #include "runner/torch/torch.h"
-#include "tests/support/temp_folder.h"
+#include "tests/support/own_ranks.h"
 
 /// Tests of one rank among those that were started together; alone, a test is the only rank and
 /// still goes through NCCL. NcclProcessesGpu starts this suite as two processes.
@@ -288,23 +287,7 @@ TEST(NcclProcessesGpu, TwoRanksPassTheTestsOfARank) {
        {"CapturedStepsEqualEagerOnesBitForBit", "RanksTogetherTrainLikeOneOnTheWholeBatch",
         "AGraphKeepsTheCommunicatorAlive", "AStepThatTakesTooLongIsAbortedAndNamed",
         "ARankThatHangsInAGraphComesBack"}) {
-    const TempFolder folder;
-    std::vector<ChildProcess> ranks;
-    for (int rank = 0; rank < 2; ++rank) {
-      ProcessOptions options;
-      options.arguments = {std::filesystem::read_symlink("/proc/self/exe").string(),
-                           cat("--gtest_filter=NcclRankGpu.", test)};
-      options.environment = {{"RANK", std::to_string(rank)},
-                             {"WORLD_SIZE", "2"},
-                             {"ABLATE_RENDEZVOUS", folder.path().string()},
-                             {"GTEST_OUTPUT", ""}};
-      ranks.emplace_back(options);
-    }
-    for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
-      const auto status = ranks[rank].wait_for(120);
-      ASSERT_TRUE(status) << test << ": rank " << rank << " does not end";
-      EXPECT_TRUE(status->success()) << test << ": rank " << rank << ": " << status->str();
-    }
+    expect_pass_as_ranks(2, cat("NcclRankGpu.", test));
   }
 }
 

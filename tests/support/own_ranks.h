@@ -1,0 +1,42 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "runner/core/process.h"
+#include "tests/support/temp_folder.h"
+
+namespace ablate::test {
+
+/// Runs one test of this very program as several processes, the ranks of a job that meet as
+/// rendezvous_of_environment() says, and expects that it passes in all of them.
+inline void expect_pass_as_ranks(
+    int size, const std::string& test,
+    const std::vector<std::pair<std::string, std::string>>& environment = {}) {
+  const TempFolder folder;
+  std::vector<ChildProcess> ranks;
+  for (int rank = 0; rank < size; ++rank) {
+    ProcessOptions options;
+    options.arguments = {std::filesystem::read_symlink("/proc/self/exe").string(),
+                         "--gtest_filter=" + test};
+    options.environment = {{"RANK", std::to_string(rank)},
+                           {"WORLD_SIZE", std::to_string(size)},
+                           {"ABLATE_RENDEZVOUS", folder.path().string()},
+                           {"GTEST_OUTPUT", ""},
+                           {"GTEST_TOTAL_SHARDS", "1"},
+                           {"GTEST_SHARD_INDEX", "0"}};
+    options.environment.insert(options.environment.end(), environment.begin(), environment.end());
+    ranks.emplace_back(options);
+  }
+  for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+    const auto status = ranks[rank].wait_for(180);
+    ASSERT_TRUE(status) << test << ": rank " << rank << " does not end";
+    EXPECT_TRUE(status->success()) << test << ": rank " << rank << ": " << status->str();
+  }
+}
+
+}  // namespace ablate::test

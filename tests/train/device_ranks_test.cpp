@@ -1,0 +1,123 @@
+#include <gtest/gtest.h>
+
+#include "distributed/launcher.h"
+#include "tests/support/own_ranks.h"
+#include "tests/support/run_records.h"
+#include "tests/train/run_tables.h"
+
+#if ABLATE_HAS_CUDA
+
+// Whole runs on several CUDA devices: a process a rank, NCCL inside the captured step.
+
+namespace ablate::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Two blocks on images of 16 x 16; an epoch is eight steps.
+constexpr std::string_view kRanksVit = R"(
+epochs = 3
+global_batch = 64
+mix_group = 8
+clip_norm = 1.0
+seed = 5
+[dataset]
+name = "synthetic"
+train_size = 512
+test_size = 100
+classes = 6
+image_size = 16
+[model]
+name = "vit"
+image_size = 16
+patch_size = 4
+embed_dim = 64
+depth = 2
+num_heads = 2
+drop_path = 0.1
+[optimizer]
+name = "adamw"
+lr = 1e-3
+)";
+
+const std::map<std::string, std::vector<std::string>>& rank_cases() {
+  static const std::map<std::string, std::vector<std::string>> cases{
+      {"plain", {"ema_decay=0.9"}},
+      {"fused", {"precision=bf16", "ema_decay=0.9"}},
+      {"nose", {"precision=bf16", R"(methods=[{name="nose", layers=[1], dilution_epochs=2}])"}}};
+  return cases;
+}
+
+RunSpec rank_spec(const std::string& name) {
+  return resolve_table(kRanksVit, joined(all_randomness(), rank_cases().at(name)));
+}
+
+Environment environment_of_ranks(const fs::path& out) {
+  Environment environment = environment_in(out);
+  environment.device = "cuda";
+  return environment;
+}
+
+void make_deterministic() {
+  at::globalContext().setAllowTF32CuBLAS(false);
+  at::globalContext().setAllowTF32CuDNN(false);
+  at::globalContext().setDeterministicAlgorithms(true, false);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+}
+
+/// One rank of a run, in a process that DeviceRanksGpu started.
+TEST(DeviceRankGpu, RunsItsShare) {
+  const char* out = std::getenv("ABLATE_TEST_OUT");
+  if (out == nullptr) GTEST_SKIP() << "a part of DeviceRanksGpu";
+  make_deterministic();
+  StoreSession session(rendezvous_of_environment().value());
+  StopSignal stop;
+  const Outcome outcome = execute_run(rank_spec(std::getenv("ABLATE_TEST_CASE")),
+                                      environment_of_ranks(out), session.world(), stop);
+  EXPECT_EQ(outcome.state, OutcomeState::Done) << outcome.detail;
+}
+
+class DeviceRanksGpu : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    if (c10::cuda::device_count() < 2) GTEST_SKIP() << "needs 2 GPUs";
+    make_deterministic();
+  }
+
+  static RunRecord run_on_two(const std::string& name, const fs::path& out) {
+    expect_pass_as_ranks(2, "DeviceRankGpu.RunsItsShare",
+                         {{"ABLATE_TEST_OUT", out.string()}, {"ABLATE_TEST_CASE", name}});
+    return read_run(rank_spec(name), environment_of_ranks(out));
+  }
+};
+
+TEST_P(DeviceRanksGpu, TwoRanksRepeatBitForBitAndFollowOne) {
+  const TempFolder out;
+  const RunRecord two = run_on_two(GetParam(), out / "two");
+  // Algorithms are chosen by timing; a second run keeps the choice.
+  if (fs::exists(out / "two" / "gemm")) {
+    fs::create_directories(out / "again");
+    fs::copy(out / "two" / "gemm", out / "again" / "gemm", fs::copy_options::recursive);
+  }
+  expect_same_bits(two, run_on_two(GetParam(), out / "again"));
+
+  const RunSpec spec = rank_spec(GetParam());
+  const Environment environment = environment_of_ranks(out / "one");
+  ASSERT_EQ(run_attempt(spec, environment).state, OutcomeState::Done);
+  const RunRecord one = read_run(spec, environment);
+  double farthest = 0;
+  ASSERT_EQ(one.series.at("train/loss").size(), two.series.at("train/loss").size());
+  for (const auto& [step, loss] : one.series.at("train/loss")) {
+    farthest = std::max(farthest, std::abs(two.series.at("train/loss").at(step) / loss - 1));
+  }
+  std::cout << GetParam() << ": losses of two ranks differ from one's by " << farthest << "\n";
+  EXPECT_LT(farthest, GetParam() == "plain" ? 2e-3 : 0.02);
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, DeviceRanksGpu, testing::Values("plain", "fused", "nose"),
+                         [](const auto& test) { return test.param; });
+
+}  // namespace
+}  // namespace ablate::test
+
+#endif  // ABLATE_HAS_CUDA

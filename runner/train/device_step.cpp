@@ -243,16 +243,19 @@ void DeviceStep::run_eagerly() {
   if (!capturable_) return run();
   const RunGate::Alone alone(RunGate::of_process());
   c10::cuda::device_synchronize();
+  // Before and after: other runs of the process may have chosen since this one was made, and shall
+  // not choose again what this step has.
+  if (eager_steps_ == 0) settle_choices();
   run();
-  if (++eager_steps_ == kEagerSteps - 1) settle_choices();
+  settle_choices();
+  if (++eager_steps_ == kEagerSteps - 1 && context_) context_->gemm().set_timing(false);
   stream_.synchronize();
 }
 
 void DeviceStep::settle_choices() {
-  if (!context_) return;
+  if (!context_ || !parts_.settle) return;
   kernels::Gemm& gemm = context_->gemm();
-  gemm.set_timing(false);
-  if (parts_.settle) gemm.set_choices(parts_.settle(gemm.choices()));
+  gemm.set_choices(parts_.settle(gemm.choices()));
 }
 
 }  // namespace ablate

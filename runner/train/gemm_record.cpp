@@ -40,11 +40,11 @@ GemmRecord::GemmRecord(const fs::path& out, const std::string& platform, Communi
 
 const kernels::GemmChoices& GemmRecord::settle(const kernels::GemmChoices& found) {
   if (world_.rank() == 0) {
-    const std::size_t before = choices_.size();
     // Other runs may have settled a shape since; the file's word counts before one's own finding.
-    if (found.size() > before) choices_.merge(read_choices(file_, platform_));
+    choices_.merge(read_choices(file_, platform_));
+    const std::size_t recorded = choices_.size();
     choices_.insert(found.begin(), found.end());
-    if (choices_.size() > before) {
+    if (choices_.size() > recorded) {
       make_directories(file_.parent_path());
       write_file_atomic(file_, save().dump(1));
     }

@@ -295,6 +295,9 @@ void Run::evaluate_all(std::int64_t step) {
     const Ema::Swap swap(*trainer_->ema());
     log_evaluation("ema", step - 1, evaluate_on(data_.splits().test));
   }
+  if (const auto peak = compute_.peak_mebibytes()) {
+    log_.timing("memory/device_mib", step - 1, *peak, "MiB");
+  }
   if (log_.main_rank()) {
     const TaskMetric& headline = test.metrics.front();
     log_info(cat("epoch ", step / data_.steps_per_epoch(), " of ", options_.epochs, ": ",

@@ -23,6 +23,8 @@ class RunCompute {
   at::Device device() const { return device_.device(); }
   /// Of parameters and, with plain operations, activations.
   at::ScalarType dtype() const { return dtype_; }
+  /// As RunDevice says.
+  std::optional<double> peak_mebibytes() const { return device_.peak_mebibytes(); }
   /// Collectives on tensors of the device.
   Communicator& ranks() { return device_.ranks(); }
 

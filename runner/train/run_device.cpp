@@ -71,9 +71,17 @@ RunDevice::RunDevice(const Environment& environment, const TrainingOptions& opti
   ranks_ = cuda_->ranks.get();
 }
 
+std::optional<double> RunDevice::peak_mebibytes() const {
+  if (!is_cuda()) return std::nullopt;
+  const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device_.index());
+  return static_cast<double>(stats.reserved_bytes[0].peak) / (1 << 20);
+}
+
 #else
 
 struct RunDevice::Cuda {};
+
+std::optional<double> RunDevice::peak_mebibytes() const { return std::nullopt; }
 
 RunDevice::RunDevice(const Environment& environment, const TrainingOptions& options,
                      Communicator& world)

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "distributed/communicator.h"
 #include "runner/torch/torch.h"
@@ -23,6 +24,9 @@ class RunDevice {
 
   at::Device device() const { return device_; }
   bool is_cuda() const { return device_.is_cuda(); }
+  /// The most memory that this process, with all of its runs, has taken of the device; nothing on
+  /// the CPU.
+  std::optional<double> peak_mebibytes() const;
   /// Collectives on tensors of the device.
   Communicator& ranks() { return *ranks_; }
 

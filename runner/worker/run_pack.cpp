@@ -54,21 +54,6 @@ bool may_use_cuda([[maybe_unused]] const std::string& device) {
 #endif
 }
 
-/// The thread's own stream, so that runs do not queue behind each other on the default one.
-class DeviceLane {
- public:
-  explicit DeviceLane([[maybe_unused]] const std::string& device) {
-#if ABLATE_HAS_CUDA
-    if (may_use_cuda(device)) guard_.emplace(c10::cuda::getStreamFromPool());
-#endif
-  }
-
- private:
-#if ABLATE_HAS_CUDA
-  std::optional<c10::cuda::CUDAStreamGuard> guard_;
-#endif
-};
-
 /// False after a fault of the device that outlives the call it came from: only a new process helps.
 bool device_answers() {
 #if ABLATE_HAS_CUDA
@@ -245,7 +230,6 @@ ExitCode RunPack::compute(PackEntry& entry) {
   Environment& environment = entry.run.environment;
   try {
     set_thread_switches(environment.threads);
-    const DeviceLane lane(environment.device);
     const RunGate::Member member(RunGate::of_process());
     const auto world = make_self_communicator();
     claim_attempt(entry.run.spec, environment, *world);

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <map>
 #include <memory>
 #include <thread>
 
@@ -21,28 +22,39 @@ using namespace std::chrono_literals;
 struct Families {
   std::vector<RunSpec> specs;
   std::vector<RunRecord> expected;
+  TempFolder calm;
 
-  Families() {
-    const TempFolder calm;
+  Families(const std::string& device, const Overrides& settings) {
+    Overrides long_settings = settings, edited = settings;
+    long_settings.emplace_back("epochs=20");
+    edited.emplace_back(R"(methods=[{name="nose",remove=1,samples=32}])");
     for (const int seed : {1, 2}) {
-      const ResolvedRun parent = resolve_packed(seed, {"epochs=20"});
+      const ResolvedRun parent = resolve_packed(seed, long_settings);
       specs.push_back(parent.spec);
-      specs.push_back(
-          resolve_packed(seed, {R"(methods=[{name="nose",remove=1,samples=32}])"}, &parent).spec);
+      specs.push_back(resolve_packed(seed, edited, &parent).spec);
     }
-    expected = run_one_by_one(specs, calm.path());
+    for (const RunSpec& spec : specs) {
+      PackedRun run = packed_run(spec, calm.path());
+      run.environment.device = device;
+      EXPECT_EQ(run_attempt(spec, run.environment).state, OutcomeState::Done);
+      expected.push_back(read_run(spec, run.environment));
+    }
   }
 };
 
 class RunAll : public testing::Test {
  protected:
-  static void SetUpTestSuite() { families_ = new Families; }
-  static void TearDownTestSuite() { delete families_; }
-  static const std::vector<RunSpec>& specs() { return families_->specs; }
-
-  RunAll() {
+  explicit RunAll(std::string device = "cpu", const Overrides& settings = {})
+      : device_(std::move(device)) {
+    static std::map<std::string, std::unique_ptr<const Families>> made;
+    if (!made[device_]) made[device_] = std::make_unique<Families>(device_, settings);
+    families_ = made[device_].get();
     for (const RunSpec& spec : specs()) write_spec(spec, out_.path());
+    // On a device, algorithms are chosen by timing, once for an output folder.
+    const auto choices = families_->calm / "gemm";
+    if (std::filesystem::exists(choices)) std::filesystem::copy(choices, out_ / "gemm");
   }
+  const std::vector<RunSpec>& specs() const { return families_->specs; }
 
   ProcessOptions command() const {
     ProcessOptions options;
@@ -54,7 +66,7 @@ class RunAll : public testing::Test {
                          "--at-a-time",
                          "2",
                          "--device",
-                         "cpu",
+                         device_,
                          "--checkpoint-steps",
                          "1"};
     options.environment = {{"OMP_NUM_THREADS", "1"}};
@@ -91,7 +103,8 @@ class RunAll : public testing::Test {
   TempFolder out_;
 
  private:
-  static inline const Families* families_ = nullptr;
+  std::string device_;
+  const Families* families_;
 };
 
 TEST_F(RunAll, AStopSignalEndsAllRunsWithCheckpointsAndTheSameCommandContinues) {
@@ -130,6 +143,43 @@ TEST_F(RunAll, ProcessesShareAFolderWithoutDoingARunTwice) {
   expect_undisturbed_bits();
   EXPECT_EQ(ChildProcess(command()).wait().code, 0);
   for (const RunSpec& spec : specs()) EXPECT_EQ(attempts_at(spec, out_.path()), 1);
+}
+
+/// The same on a CUDA device, with fused operations and captured steps.
+class RunAllGpu : public RunAll {
+ protected:
+  // Without a device the fixture is made all the same, before the test is skipped.
+  RunAllGpu() : RunAll(has_device() ? "cuda" : "cpu", has_device() ? fused() : Overrides{}) {}
+  void SetUp() override {
+    if (!has_device()) GTEST_SKIP() << "no GPU";
+  }
+
+ private:
+  static bool has_device() { return at::hasCUDA() && at::detail::getCUDAHooks().getNumGPUs() > 0; }
+  static Overrides fused() {
+    return {"dataset.image_size=32", "model.image_size=32", "model.embed_dim=64", "precision=bf16"};
+  }
+};
+
+TEST_F(RunAllGpu, AStopSignalEndsAllRunsWithCheckpointsAndTheSameCommandContinues) {
+  ChildProcess job(command());
+  wait_for_checkpoints(2);
+  job.signal_group(SIGTERM);
+  EXPECT_EQ(job.wait().code, static_cast<int>(ExitCode::Interrupted));
+  EXPECT_EQ(ChildProcess(command()).wait().code, 0) << read_file(out_ / "stderr.txt");
+  expect_undisturbed_bits();
+}
+
+TEST_F(RunAllGpu, AKilledProcessLeavesRunsThatGoOnToTheSameBits) {
+  for (int blow = 0; blow < 2; ++blow) {
+    ChildProcess job(command());
+    wait_for_checkpoints(2);
+    std::this_thread::sleep_for(100ms);
+    job.signal_group(SIGKILL);
+    EXPECT_EQ(job.wait().signal, SIGKILL);
+  }
+  EXPECT_EQ(ChildProcess(command()).wait().code, 0) << read_file(out_ / "stderr.txt");
+  expect_undisturbed_bits();
 }
 
 TEST(RunLine, SaysWhatIsWrongWithIt) {

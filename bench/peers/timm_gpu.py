@@ -74,6 +74,20 @@ def training(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor,
     return captured.replay
 
 
+def side_by_side(copies: list):
+    """A function that runs all copies, each in a stream of its own."""
+    if len(copies) == 1:
+        return copies[0]
+    streams = [torch.cuda.Stream() for _ in copies]
+
+    def run() -> None:
+        for stream, copy in zip(streams, copies):
+            with torch.cuda.stream(stream):
+                copy()
+
+    return run
+
+
 def inference(model: torch.nn.Module, images: torch.Tensor, mode: str):
     model = model.half().eval()
     images = images.half()
@@ -92,6 +106,7 @@ def main() -> None:
                         help="WORK: train, infer; MODE: eager, compile, graph, graph_compile")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--warm-up", type=int, default=5)
+    parser.add_argument("--copies", type=int, default=1, help="models side by side, in streams")
     args = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
@@ -103,20 +118,24 @@ def main() -> None:
         torch._dynamo.reset()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        model, side, classes = make_model(name)
-        model = model.cuda()
-        images = torch.randn(int(batch), 3, side, side, device="cuda")
-        if name.startswith("resnet"):
-            model = model.to(memory_format=torch.channels_last)
-            images = images.to(memory_format=torch.channels_last)
-        labels = torch.arange(int(batch), device="cuda") % classes
-        run = (training(model.train(), images, labels, mode) if work == "train"
-               else inference(model, images, mode))
+        copies = []
+        for _ in range(args.copies):
+            model, side, classes = make_model(name)
+            model = model.cuda()
+            images = torch.randn(int(batch), 3, side, side, device="cuda")
+            if name.startswith("resnet"):
+                model = model.to(memory_format=torch.channels_last)
+                images = images.to(memory_format=torch.channels_last)
+            labels = torch.arange(int(batch), device="cuda") % classes
+            copies.append(training(model.train(), images, labels, mode) if work == "train"
+                          else inference(model, images, mode))
+        run = side_by_side(copies)
         windows = measure(run, args.seconds, args.warm_up)
         median = statistics.median(windows)
         print(json.dumps({
             "side": "timm", "model": name, "batch": int(batch), "work": work, "mode": mode,
-            "ms": 1e3 * median, "images_per_s": int(batch) / median, "windows": len(windows),
+            "copies": args.copies, "ms": 1e3 * median,
+            "images_per_s": args.copies * int(batch) / median, "windows": len(windows),
             "spread": (max(windows) - min(windows)) / median,
             "peak_mib": torch.cuda.max_memory_allocated() / 2**20,
             "device": torch.cuda.get_device_name(), "torch": torch.__version__,

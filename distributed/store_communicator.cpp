@@ -47,7 +47,7 @@ at::Tensor content(Bytes& bytes, const at::Tensor& like) {
   return copy;
 }
 
-void combine(at::Tensor& result, const at::Tensor& other, ReduceOp op) {
+void fold_in(at::Tensor& result, const at::Tensor& other, ReduceOp op) {
   if (op == ReduceOp::Sum) {
     result.add_(other);
   } else if (op == ReduceOp::Min) {
@@ -155,7 +155,7 @@ std::unique_ptr<Work> StoreCommunicator::start_all_reduce(at::Tensor& tensor, Re
     at::Tensor result = tensor;  // shares the memory
     result.copy_(content(messages[0], tensor));
     for (std::size_t r = 1; r < messages.size(); ++r) {
-      combine(result, content(messages[r], tensor), op);
+      fold_in(result, content(messages[r], tensor), op);
     }
   };
   return std::make_unique<StoreWork>(

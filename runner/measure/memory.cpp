@@ -75,4 +75,21 @@ std::int64_t find_max_batch(const std::function<std::int64_t(std::int64_t)>& pea
   return fits.batch;
 }
 
+FittingBatch find_fitting_batch(const std::function<bool(std::int64_t)>& fits, std::int64_t start,
+                                std::int64_t limit) {
+  constexpr std::int64_t kPrecision = 64;
+  ABLATE_CHECK(start >= 1 && start <= limit);
+  FittingBatch found;
+  const auto attempt = [&](std::int64_t batch) {
+    (fits(batch) ? found.fits : found.too_large) = batch;
+  };
+  for (attempt(start); found.fits == 0 && found.too_large > 1;) attempt(found.too_large / 2);
+  while (found.too_large == 0 && found.fits < limit) attempt(std::min(2 * found.fits, limit));
+  if (found.too_large == 0) return found;
+  while (found.too_large - found.fits > std::max<std::int64_t>(1, found.fits / kPrecision)) {
+    attempt(found.fits + (found.too_large - found.fits) / 2);
+  }
+  return found;
+}
+
 }  // namespace ablate

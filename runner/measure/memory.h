@@ -36,4 +36,15 @@ class MemoryMeter {
 std::int64_t find_max_batch(const std::function<std::int64_t(std::int64_t batch)>& peak_bytes,
                             std::int64_t budget, std::int64_t limit);
 
+/// What trying whether batches fit has found.
+struct FittingBatch {
+  std::int64_t fits = 0;       ///< the largest that did; 0: not even one image
+  std::int64_t too_large = 0;  ///< the smallest that did not; 0: everything up to the limit fits
+};
+
+/// For where nothing but a trial tells: doubles from `start` (or halves), then halves the interval
+/// until its ends differ by one image or 1/64.
+FittingBatch find_fitting_batch(const std::function<bool(std::int64_t batch)>& fits,
+                                std::int64_t start, std::int64_t limit);
+
 }  // namespace ablate

@@ -25,6 +25,7 @@ struct Environment {
   std::int64_t checkpoint_steps = 0;  ///< additionally every so many steps; 0: by time alone
   int keep_checkpoints = 2;
   std::filesystem::path stop_file{};  ///< empty: the run's own
+  std::filesystem::path profile{};    ///< Chrome trace of a few steps; empty: none
   double deadline_seconds = 0;        ///< from the start of the process; 0: none
 };
 

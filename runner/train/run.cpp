@@ -99,6 +99,8 @@ class Run {
   std::unique_ptr<Communicator> bn_communicator_;
   std::optional<Schedule> schedule_;
   std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<StepProfile> profile_;
+  std::optional<Utilisation> utilisation_;
   std::unique_ptr<Trainer> trainer_;
   Clock::time_point last_checkpoint_ = Clock::now();
 };
@@ -248,6 +250,13 @@ void Run::make_trainer() {
     bn_communicator_ = make_group_communicator(compute_.ranks(), options_.bn_group,
                                                options_.global_batch, data_.micro_batch());
   }
+  if (!environment_.profile.empty() && log_.main_rank()) {
+    profile_ =
+        std::make_unique<StepProfile>(environment_.profile, compute_.device().is_cuda(), log_);
+  }
+  if (options_.fused()) {
+    utilisation_.emplace(*model_.surgeon, compute_.device(), "bf16", world_.size());
+  }
   trainer_ = std::make_unique<Trainer>(
       Trainer::Parts{
           .options = options_,
@@ -261,6 +270,8 @@ void Run::make_trainer() {
           .log = log_,
           .stop = stop_,
           .bn_communicator = bn_communicator_.get(),
+          .profile = profile_.get(),
+          .utilisation = utilisation_ ? &*utilisation_ : nullptr,
           .make_step_runner =
               [this](StepParts parts) { return compute_.make_step_runner(std::move(parts)); }},
       Trainer::Callbacks{

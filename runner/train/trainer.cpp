@@ -52,6 +52,7 @@ Trainer::Result Trainer::fit(std::int64_t first_step) {
     parts_.methods.between_steps(context);
     follow_structure();
 
+    if (parts_.profile) parts_.profile->before_step(step);
     steps_->begin(step, wishes(step));
     ++step;
     const bool last = step == total, epoch_ends = step % per_epoch == 0;
@@ -180,11 +181,18 @@ void Trainer::log_step(const StepReport& report) {
   ++epoch_.steps;
 }
 
+void Trainer::log_utilisation(std::int64_t step, double images_per_s) {
+  if (!parts_.utilisation || !parts_.log.main_rank()) return;
+  const auto mfu = parts_.utilisation->of(images_per_s);
+  if (mfu) parts_.log.timing("train/mfu", step, *mfu, "", Better::Higher);
+}
+
 void Trainer::log_epoch(std::int64_t step) {
   const EpochTimes times = std::exchange(epoch_, {});
   const auto images = static_cast<double>(times.steps * parts_.options.global_batch);
   parts_.log.timing("time/epoch_s", step, times.seconds, "s");
   parts_.log.timing("train/images_per_s", step, images / times.seconds, "1/s", Better::Higher);
+  log_utilisation(step, images / times.seconds);
   const double waited = times.waited / times.seconds;
   if (waited > kInputBound && parts_.log.main_rank() && !std::exchange(said_input_bound_, true)) {
     log_warning(cat("input-bound: ", std::lround(100 * waited),

@@ -11,9 +11,11 @@
 #include "runner/train/ema.h"
 #include "runner/train/optimizer.h"
 #include "runner/train/run_context.h"
+#include "runner/train/step_profile.h"
 #include "runner/train/step_runner.h"
 #include "runner/train/task.h"
 #include "runner/train/training_options.h"
+#include "runner/train/utilisation.h"
 
 namespace ablate {
 
@@ -33,6 +35,8 @@ class Trainer {
     RunLog& log;
     StopSignal& stop;
     Communicator* bn_communicator;  ///< of ForwardState; null when BatchNorm groups are local
+    StepProfile* profile;           ///< null: none
+    Utilisation* utilisation;       ///< null: not logged
     /// How steps are computed.
     std::function<std::unique_ptr<StepRunner>(StepParts)> make_step_runner;
   };
@@ -75,6 +79,7 @@ class Trainer {
   void meet_nan(const StepReport& report);
   void end_epoch(std::int64_t step, bool last);
   void log_step(const StepReport& report);
+  void log_utilisation(std::int64_t step, double images_per_s);
   void log_epoch(std::int64_t step);
 
   Parts parts_;

@@ -8,6 +8,7 @@
 #include "runner/measure/mac_counter.h"
 #include "runner/measure/throughput.h"
 #include "runner/worker/bench_device.h"
+#include "runner/worker/bench_evidence.h"
 #include "runner/worker/bench_part.h"
 #include "runner/worker/bench_ranks.h"
 #include "runner/worker/bench_report.h"
@@ -25,11 +26,12 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 struct BenchOptions {
-  fs::path structure, against, out_spool;
+  fs::path structure, against, out_spool, profile;
   std::vector<std::string> data;
   std::string kind = "infer", dtype = "fp32", device = "cpu", run_uid;
   std::int64_t batch = 128, memory_budget_mib = 0;
   int threads = 1, attempt = 0;
+  bool largest_batch = false;
   TimingOptions timing;
 
   Protocol protocol() const {
@@ -52,7 +54,10 @@ void check(const BenchOptions& options) {
     throw SpecError("--dtype bf16 and --device cuda go together: fused operations are bfloat16");
   }
   if (options.on_device() && options.memory_budget_mib > 0) {
-    throw SpecError("--memory-budget-mib is for --device cpu");
+    throw SpecError("--memory-budget-mib is for --device cpu; on a device use --max-batch");
+  }
+  if (options.largest_batch && !options.on_device()) {
+    throw SpecError("--max-batch is for --device cuda; on the CPU give --memory-budget-mib");
   }
   if (options.on_device() && ABLATE_HAS_CUDA == 0) {
     throw SpecError("--device cuda: this program was built without CUDA");
@@ -129,6 +134,8 @@ json measure_row(const Structure& structure, const std::vector<double>& seconds,
     row["max_batch"] = max_batch(structure, protocol, budget);
     row["memory_budget"] = budget;
   }
+  add_utilisation(row, protocol);
+  if (options.largest_batch) add_largest_batch(row, structure, protocol);
   return row;
 }
 
@@ -191,6 +198,10 @@ int bench(const BenchOptions& options) {
     report.rows.push_back(measure_row(structures[i], seconds[i], options));
   }
   if (structures.size() > 1) add_comparison(report.rows[0], structures[1], seconds);
+  if (!options.profile.empty()) {
+    report.record["profile"] =
+        profile_structure(structures[0], options.protocol(), options.profile);
+  }
   print_report(report, labels);
   if (!options.out_spool.empty()) {
     write_bench_spool(report, options.out_spool, options.run_uid, options.attempt);
@@ -225,6 +236,12 @@ void add_measuring_options(CLI::App& app, BenchOptions& options) {
   app.add_option("--memory-budget-mib", options.memory_budget_mib,
                  "Find the largest batch whose peak of tensor memory stays below; 0: do not")
       ->check(CLI::NonNegativeNumber);
+  app.add_flag("--max-batch", options.largest_batch,
+               "Find the largest batch that the device's memory holds, by trying");
+  app.add_option("--profile", options.profile,
+                 "Record a few repetitions: Chrome trace to this file, device time by class of "
+                 "kernel to the table and the spool")
+      ->type_name("FILE");
 }
 
 void add_options(CLI::App& app, BenchOptions& options) {
@@ -253,6 +270,8 @@ const Registry<Verb>::Add added{{
         "    --against out/runs/<other>/final/structure.json --batch 128 --budget-seconds 30\n"
         "  ablate-train bench --structure out/runs/<id>/final/structure.json --protocol train \\\n"
         "    --memory-budget-mib 2048\n"
+        "  ablate-train bench --structure out/runs/<id>/final/structure.json --protocol train \\\n"
+        "    --device cuda --dtype bf16 --max-batch --profile trace.json\n"
         "  ablate-train bench loader run.toml --data cifar100=DIR --loader-threads 2\n"
         "  mpirun -n 2 ablate-train bench --structure out/runs/<id>/final/structure.json \\\n"
         "    --protocol train --device cuda --dtype bf16      # all ranks together and alone\n"

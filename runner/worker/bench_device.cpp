@@ -119,6 +119,11 @@ std::int64_t device_peak_bytes() {
   return stats.reserved_bytes[0].peak;
 }
 
+std::int64_t device_held_bytes() {
+  const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(c10::cuda::current_device());
+  return stats.reserved_bytes[0].current;
+}
+
 void reset_device_peak() {
   c10::cuda::CUDACachingAllocator::emptyCache();
   c10::cuda::CUDACachingAllocator::resetPeakStats(c10::cuda::current_device());

@@ -19,6 +19,8 @@ class DeviceBenchSubject {
   DeviceBenchSubject(const DeviceBenchSubject&) = delete;
   DeviceBenchSubject& operator=(const DeviceBenchSubject&) = delete;
 
+  /// Forward passes or whole steps; returns when the device has done them.
+  void repeat(std::int64_t times);
   /// A window of repetitions, long enough that waiting for its end costs nothing: forward passes,
   /// or whole steps with AdamW. Returns when the device has done them. Throws BugError when a loss
   /// is not finite.
@@ -30,7 +32,6 @@ class DeviceBenchSubject {
 
  private:
   struct State;
-  void repeat(std::int64_t times);
 
   std::unique_ptr<State> state_;
   std::int64_t window_ = 0;
@@ -43,5 +44,7 @@ void wait_for_device();
 /// Bytes that LibTorch's allocator has taken from the device at most, since the last reset.
 std::int64_t device_peak_bytes();
 void reset_device_peak();
+/// Bytes that it holds now, in use or not.
+std::int64_t device_held_bytes();
 
 }  // namespace ablate

@@ -19,8 +19,8 @@ json protocol_record(const Protocol& protocol, std::int64_t warm_up, std::int64_
                  {"threads", protocol.threads},
                  {"warm_up", warm_up},
                  {"rounds", rounds},
-                 {"toolchain", toolchain_facts()},
-                 {"machine", machine_facts(".")}};
+                 {"toolchain", toolchain_facts(protocol.device)},
+                 {"machine", machine_facts(".", protocol.device)}};
   double load = 0;
   if (getloadavg(&load, 1) == 1) record["load_average"] = load;
   return record;
@@ -39,14 +39,19 @@ void print_number(const json& row, const char* key, double factor, int digits) {
   }
 }
 
+std::string hardware_of(const json& record) {
+  const json& machine = record.at("machine");
+  return machine.value("gpu_model", machine.at("cpu").get<std::string>());
+}
+
 }  // namespace
 
 void print_report(const BenchReport& report, const std::vector<std::string>& labels) {
   std::cerr << report.record.at("protocol").get<std::string>() << ", " << report.record.at("rounds")
-            << " rounds, " << report.record.at("machine").at("cpu").get<std::string>() << "\n"
+            << " rounds, " << hardware_of(report.record) << "\n"
             << std::setw(10) << "";
   for (const char* title : {"images/s", "p50 ms", "p99 ms", "spread %", "peak MiB", "max batch",
-                            "ratio", "params M", "GMACs"}) {
+                            "ratio", "params M", "GMACs", "MFU %"}) {
     std::cerr << std::setw(14) << title;
   }
   std::cerr << "\n";
@@ -62,6 +67,7 @@ void print_report(const BenchReport& report, const std::vector<std::string>& lab
     print_number(row, "ratio", 1, 3);
     print_number(row, "params", 1e-6, 3);
     print_number(row, "macs", 1e-9, 3);
+    print_number(row, "mfu", 100, 1);
     std::cerr << "\n";
   }
   std::cout << json{{"record", report.record}, {"rows", report.rows}}.dump(1) << std::endl;

@@ -47,6 +47,9 @@ int run_several(std::vector<PackedRun> runs, const RunOptions& options, Communic
     throw SpecError(cat("several runs share a process only on one rank each, not on ", world.size(),
                         "; start one run under mpirun, or several without it"));
   }
+  if (!options.environment.profile.empty()) {
+    throw SpecError("--profile records one run: a trace of several could not tell them apart");
+  }
   return run_pack(std::move(runs), {.at_a_time = options.at_a_time,
                                     .shared = options.all,
                                     .stop = stop_options(options.environment.stop_file,
@@ -107,6 +110,10 @@ void add_options(CLI::App& app, RunOptions& options) {
   app.add_option("--keep-checkpoints", env.keep_checkpoints, "Resume checkpoints kept")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  app.add_option("--profile", env.profile,
+                 "Record steps 10 to 15 on the first rank: Chrome trace to this file, device time "
+                 "by class of kernel to the log and the spool")
+      ->type_name("FILE");
   app.add_option("--stop-file", env.stop_file, "Its existence stops the run (default: RUN/stop)");
   app.add_option("--deadline", env.deadline_seconds, "Seconds from now after which the run stops");
 }

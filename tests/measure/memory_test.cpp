@@ -107,5 +107,29 @@ TEST(MaxBatch, NeedsFewTriesAndNeverJumpsFar) {
   }
 }
 
+TEST(FittingBatch, LiesBetweenWhatFitsAndWhatDoesNot) {
+  for (const std::int64_t room : {0, 1, 2, 3, 5, 63, 64, 100, 1000, 4095, 4096}) {
+    for (const std::int64_t start : {1, 7, 256, 4096}) {
+      std::int64_t trials = 0;
+      const FittingBatch found = find_fitting_batch(
+          [&](std::int64_t batch) {
+            ++trials;
+            return batch <= room;
+          },
+          start, 4096);
+      EXPECT_LE(found.fits, room) << "from " << start;
+      EXPECT_LE(trials, 24) << room << " from " << start;
+      if (room == 4096) {
+        EXPECT_EQ(found.fits, 4096);
+        EXPECT_EQ(found.too_large, 0) << "the limit itself fits";
+        continue;
+      }
+      EXPECT_GT(found.too_large, room);
+      const std::int64_t width = found.too_large - found.fits;
+      EXPECT_LE(width, std::max<std::int64_t>(1, found.fits / 64)) << room << " from " << start;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace ablate

@@ -3,14 +3,23 @@
 #include <algorithm>
 #include <limits>
 
+#include "methods/models/fused/tokens.h"
 #include "methods/models/uncounted.h"
 #include "runner/core/error.h"
 
 namespace ablate {
 namespace {
 
+/// Without CUDA there is no fused form, and no FusedContext to ask for it.
+constexpr bool kFusable = ABLATE_HAS_CUDA != 0;
+
 using at::indexing::None;
 using at::indexing::Slice;
+
+/// Tokens that can be merged at a time: half of those without protection.
+std::int64_t capped(std::int64_t r, std::int64_t tokens, std::int64_t protected_tokens) {
+  return std::max<std::int64_t>(0, std::min(r, (tokens - protected_tokens) / 2));
+}
 
 /// Rows of a (B, length, C) tensor, flattened to (B * length, C), that `positions` (B, M) mean.
 at::Tensor flat_rows(const at::Tensor& positions, std::int64_t length) {
@@ -76,7 +85,7 @@ MergePlan match_tokens(const at::Tensor& metric, std::int64_t r, std::int64_t pr
   const UncountedScope uncounted;
   ABLATE_CHECK(protected_tokens >= 0 && protected_tokens <= 2, protected_tokens, " protected");
   const std::int64_t tokens = metric.size(1);
-  r = std::max<std::int64_t>(0, std::min(r, (tokens - protected_tokens) / 2));
+  r = capped(r, tokens, protected_tokens);
   MergePlan plan{.positions = {}, .tokens = tokens, .left = tokens - r};
   if (r == 0) return plan;
   const Edges edges =
@@ -89,10 +98,13 @@ at::Tensor merge_sum(const MergePlan& plan, const at::Tensor& x) {
   if (plan.merged() == 0) return x;
   ABLATE_CHECK(x.size(1) == plan.tokens, "plan for ", plan.tokens, " tokens, got ", x.size(1));
   const std::int64_t batch = x.size(0), channels = x.size(2);
+  const at::Tensor rows = flat_rows(plan.positions, plan.left), from = x.reshape({-1, channels});
+  const at::Tensor zeros = at::zeros({batch * plan.left, channels}, x.options());
   // Whole rows at once: several times as fast on CPUs as gathering and scattering single elements.
-  return at::zeros({batch * plan.left, channels}, x.options())
-      .index_add_(0, flat_rows(plan.positions, plan.left), x.reshape({-1, channels}))
-      .view({batch, plan.left, channels});
+  // On CUDA index_add_ adds atomically; index_put sorts and adds up in order.
+  const at::Tensor sums = x.is_cuda() ? at::index_put(zeros, {rows}, from, /*accumulate=*/true)
+                                      : zeros.index_add_(0, rows, from);
+  return sums.view({batch, plan.left, channels});
 }
 
 std::pair<at::Tensor, at::Tensor> merge_weighted(const MergePlan& plan, const at::Tensor& x,
@@ -108,9 +120,72 @@ std::pair<at::Tensor, at::Tensor> merge_weighted(const MergePlan& plan, const at
 }
 
 at::Tensor unmerge(const at::Tensor& x, const at::Tensor& sources) {
-  return x.flatten(0, 1)
-      .index_select(0, flat_rows(sources, x.size(1)))
-      .view({x.size(0), sources.size(1), x.size(2)});
+  const at::Tensor rows = flat_rows(sources, x.size(1)), from = x.flatten(0, 1);
+  // As above, with the roles of the passes changed.
+  const at::Tensor copies = x.is_cuda() ? from.index({rows}) : from.index_select(0, rows);
+  return copies.view({x.size(0), sources.size(1), x.size(2)});
+}
+
+namespace {
+
+/// Where original tokens stand that stood at `sources`; undefined: everybody at its own place.
+at::Tensor follow(const at::Tensor& sources, const at::Tensor& positions) {
+  return sources.defined() ? positions.gather(1, sources) : positions;
+}
+
+/// Leaves the tokens to the next join.
+[[maybe_unused]] TokenStream merge_in_join(const TokenGroups& groups, TokenStream stream,
+                                           ForwardState& state) {
+  if (state.carried_keys.defined()) {
+    state.carried_keys = fused::merge_means(groups, state.carried_keys, state.token_sizes);
+  }
+  if (state.track_sources) state.sources = follow(state.sources, groups.positions.to(at::kLong));
+  state.token_sizes = groups.sizes.unsqueeze(2);
+  state.log_sizes = groups.log_sizes;
+  stream.groups = groups;
+  return stream;
+}
+
+}  // namespace
+
+MergePlan match_keys(const at::Tensor& keys, std::int64_t r, const ForwardState& state) {
+  const at::NoGradGuard no_grad;
+  if constexpr (kFusable) {
+    if (state.fused && fused::match_supported(keys)) {
+      const std::int64_t tokens = keys.size(2), merged = capped(r, tokens, state.protected_tokens);
+      MergePlan plan{.positions = {}, .tokens = tokens, .left = tokens - merged};
+      if (merged == 0) return plan;
+      plan.groups = fused::match_keys(keys, merged, state.protected_tokens, state.token_sizes);
+      return plan;
+    }
+  }
+  return match_metric(keys.mean(1), r, state);
+}
+
+MergePlan match_metric(const at::Tensor& metric, std::int64_t r, const ForwardState& state) {
+  MergePlan plan = match_tokens(metric, r, state.protected_tokens);
+  if constexpr (kFusable) {
+    if (state.fused && plan.merged() > 0) {
+      plan.groups = fused::group_tokens(plan.positions, plan.left, state.token_sizes);
+    }
+  }
+  return plan;
+}
+
+TokenStream merge_stream(const MergePlan& plan, const TokenStream& stream, ForwardState& state) {
+  if (plan.merged() == 0) return stream;
+  if constexpr (kFusable) {
+    if (plan.groups.defined()) return merge_in_join(plan.groups, stream, state);
+  }
+  const at::Tensor sizes = state.token_sizes;
+  if (state.carried_keys.defined()) {
+    state.carried_keys = merge_weighted(plan, state.carried_keys, sizes).first;
+  }
+  auto [merged, merged_sizes] = merge_weighted(plan, stream.value(), sizes);
+  state.token_sizes = merged_sizes;
+  state.log_sizes.reset();
+  if (state.track_sources) state.sources = follow(state.sources, plan.positions);
+  return {merged};
 }
 
 std::vector<std::int64_t> merge_schedule(std::int64_t r, double inflect, std::int64_t depth) {

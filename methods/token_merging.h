@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "methods/models/slots.h"
 #include "runner/torch/torch.h"
 
 namespace ablate {
@@ -15,6 +16,7 @@ struct MergePlan {
   at::Tensor positions;
   std::int64_t tokens = 0;  ///< N before merging
   std::int64_t left = 0;    ///< N - r after it
+  TokenGroups groups{};  ///< the same in passes with fused operations, with or without `positions`
 
   std::int64_t merged() const { return tokens - left; }
 };
@@ -36,6 +38,16 @@ at::Tensor merge_sum(const MergePlan& plan, const at::Tensor& x);
 /// plan that merges nothing gives back what it got.
 std::pair<at::Tensor, at::Tensor> merge_weighted(const MergePlan& plan, const at::Tensor& x,
                                                  const at::Tensor& sizes);
+
+// Within a forward pass; each has a fused form on CUDA, taken when state.fused is set.
+
+/// match_tokens() by the mean of keys (B, H, N, d) over the heads.
+MergePlan match_keys(const at::Tensor& keys, std::int64_t r, const ForwardState& state);
+/// match_tokens() by any other metric (B, N, d).
+MergePlan match_metric(const at::Tensor& metric, std::int64_t r, const ForwardState& state);
+/// The stream with its groups of tokens merged, of which the fused form leaves the arithmetic to
+/// the next join; token sizes, carried keys and sources of the pass follow.
+TokenStream merge_stream(const MergePlan& plan, const TokenStream& stream, ForwardState& state);
 
 /// Copies merged tokens back: x (B, N', C), sources (B, N0) as ForwardState::sources -> (B, N0, C).
 at::Tensor unmerge(const at::Tensor& x, const at::Tensor& sources);

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "methods/method.h"
+#include "methods/models/ops.h"
 #include "methods/models/probe.h"
 #include "methods/token_merging.h"
 #include "runner/core/error.h"
@@ -34,21 +35,10 @@ class MergingReducer final : public TokenReducer {
     if (metric_ == Metric::CachedKeys) state.carry_keys = true;
   }
 
-  at::Tensor forward(const at::Tensor& tokens, ForwardState& state) override {
-    const at::Tensor compared = metric(tokens, state);
-    if (!compared.defined()) return tokens;  // the attention whose keys it needs is not run
-    const MergePlan plan = match_tokens(compared, r_, state.protected_tokens);
-    if (plan.merged() == 0) return tokens;
-    if (state.carried_keys.defined()) {
-      state.carried_keys = merge_weighted(plan, state.carried_keys, state.token_sizes).first;
-    }
-    auto [merged, sizes] = merge_weighted(plan, tokens, state.token_sizes);
-    state.token_sizes = sizes;
-    if (state.track_sources) {
-      state.sources =
-          state.sources.defined() ? plan.positions.gather(1, state.sources) : plan.positions;
-    }
-    return merged;
+  TokenStream forward(TokenStream stream, ForwardState& state) override {
+    if (compares_tokens()) stream = {ops::join(stream, state)};
+    const MergePlan plan = match(stream, state);
+    return merge_stream(plan, stream, state);
   }
 
   KeyNeed key_need() const override {
@@ -57,17 +47,23 @@ class MergingReducer final : public TokenReducer {
   }
 
  private:
-  at::Tensor metric(const at::Tensor& tokens, const ForwardState& state) const {
+  bool compares_tokens() const {
+    return metric_ == Metric::Features || metric_ == Metric::NormFeatures;
+  }
+
+  /// Nothing where the attention whose keys it needs is not run.
+  MergePlan match(const TokenStream& stream, const ForwardState& state) const {
     const at::NoGradGuard no_grad;  // a matching is a constant of the pass
     switch (metric_) {
       case Metric::Keys:
-        return state.keys.mean(1);
+        return match_keys(state.keys, r_, state);
       case Metric::Features:
-        return tokens;
+        return match_metric(stream.base, r_, state);
       case Metric::NormFeatures:
-        return state.following_norm->forward(tokens);
+        return match_metric(state.following_norm->forward(stream.base), r_, state);
       case Metric::CachedKeys:
-        return state.carried_keys;
+        return state.carried_keys.defined() ? match_metric(state.carried_keys, r_, state)
+                                            : MergePlan{};
     }
     check_failed("known metric", cat(static_cast<int>(metric_)));
   }

@@ -23,8 +23,11 @@ at::Tensor Attention::forward(const at::Tensor& tokens, ForwardState& state) {
   }
   at::Tensor key_bias;
   if (state.proportional_attention && state.token_sizes.defined()) {
-    const auto precise = at::promote_types(tokens.scalar_type(), at::kFloat);
-    key_bias = state.token_sizes.detach().to(precise).log().view({batch, length});
+    key_bias = state.log_sizes;
+    if (!key_bias.defined()) {
+      const auto precise = at::promote_types(tokens.scalar_type(), at::kFloat);
+      key_bias = state.token_sizes.detach().to(precise).log().view({batch, length});
+    }
   }
   const at::Tensor mixed = ops::attention(packed, num_heads_, key_bias, state);
   return ops::linear(mixed, *proj, state, ops::BiasGradient::Consumer);

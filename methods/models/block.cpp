@@ -72,7 +72,7 @@ TokenStream Block::forward(TokenStream stream, ForwardState& state) {
   stream = mix(std::move(stream), state);
   if (reducer_ && (state.keys.defined() || reducer_->key_need() != KeyNeed::OwnBlock)) {
     state.following_norm = norm2_.get();
-    stream = {reducer_->forward(ops::join(stream, state), state)};
+    stream = reducer_->forward(std::move(stream), state);
   }
   state.keys.reset();
   const auto [x, normed] = ops::join_and_norm(stream, *norm2_, state);
@@ -87,7 +87,10 @@ TokenStream Block::mix(TokenStream stream, ForwardState& state) {
   state.want_keys = carry || (reducer_ && reducer_->key_need() == KeyNeed::OwnBlock);
   const at::Tensor branch = mixer_->forward(normed, state);
   state.want_keys = false;
-  if (carry) state.carried_keys = state.keys.detach().mean(1);
+  if (carry) {
+    const auto precise = at::promote_types(state.keys.scalar_type(), at::kFloat);
+    state.carried_keys = state.keys.detach().mean(1, /*keepdim=*/false, precise);
+  }
   return pend(x, branch, ".attn", attention_gains_, state);
 }
 

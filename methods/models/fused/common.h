@@ -17,6 +17,9 @@ inline kernels::bfloat16* half_data(const at::Tensor& tensor) {
 inline float* float_data(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.data_ptr<float>() : nullptr;
 }
+inline std::int32_t* int_data(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.data_ptr<std::int32_t>() : nullptr;
+}
 inline at::Tensor optional_tensor(const std::optional<at::Tensor>& tensor) {
   return tensor.value_or(at::Tensor());
 }

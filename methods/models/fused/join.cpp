@@ -10,25 +10,35 @@ namespace {
 
 /// What a join reads besides the streams; none of it gets a gradient through the tape.
 struct JoinInputs {
-  at::Tensor scale;  ///< (B) float, or undefined: 1
-  at::Tensor skip;   ///< one float on the device, or undefined: 1
-  at::Tensor bias;   ///< whose gradient the join adds up, or undefined
+  at::Tensor scale;    ///< (B) float, or undefined: 1
+  at::Tensor skip;     ///< one float on the device, or undefined: 1
+  at::Tensor bias;     ///< whose gradient the join adds up, or undefined
+  TokenGroups groups;  ///< to be averaged, or undefined
 
   static JoinInputs of(const TokenStream& stream) {
-    return {stream.scale, stream.skip, stream.pending_bias};
+    at::Tensor scale = stream.scale;
+    const std::int64_t batch = stream.base.size(0);
+    // Kernels read a factor a sample, also where all have one in common.
+    if (scale.defined() && scale.numel() != batch) scale = scale.expand({batch, 1, 1}).contiguous();
+    return {scale, stream.skip, stream.pending_bias, stream.groups};
+  }
+  kernels::JoinGroups join_groups() const {
+    return {int_data(groups.offsets), int_data(groups.members), float_data(groups.shares)};
   }
   kernels::SkipGain gain() const { return {.value = 1.0F, .factor = float_data(skip)}; }
 };
 
 void save(AutogradContext* tape, const JoinInputs& inputs, variable_list tensors) {
-  tensors.insert(tensors.end(), {inputs.scale, inputs.skip, inputs.bias});
+  const TokenGroups& groups = inputs.groups;
+  tensors.insert(tensors.end(), {inputs.scale, inputs.skip, inputs.bias, groups.offsets,
+                                 groups.members, groups.shares});
   tape->save_for_backward(std::move(tensors));
 }
 
-/// The last three of what save() saved.
+/// The last six of what save() saved.
 JoinInputs join_inputs(const variable_list& saved) {
-  const std::size_t n = saved.size();
-  return {saved[n - 3], saved[n - 2], saved[n - 1]};
+  const auto* last = saved.data() + saved.size() - 6;
+  return {last[0], last[1], last[2], {{}, last[3], last[4], last[5]}};
 }
 
 float* bias_gradient(const JoinInputs& inputs, FusedContext& context) {
@@ -43,18 +53,20 @@ void check_stream(const TokenStream& stream) {
                "a fused branch is bfloat16 and shaped as its stream");
 }
 
-/// The first `normalised` tokens of each sample are joined and normalised.
+void check_merged(const TokenStream& stream) {
+  ABLATE_CHECK(!stream.groups.defined(), "merging is a part of the join with a norm behind it");
+}
+
+/// The first `normalised` tokens of each sample, or that many groups, are joined and normalised.
 class JoinNormFunction : public torch::autograd::Function<JoinNormFunction> {
  public:
   static variable_list forward(AutogradContext* tape, const at::Tensor& base,
                                const std::optional<at::Tensor>& pending, const at::Tensor& gamma,
-                               const at::Tensor& beta, const std::optional<at::Tensor>& scale,
-                               const std::optional<at::Tensor>& skip,
-                               const std::optional<at::Tensor>& bias, double eps,
+                               const at::Tensor& beta, const JoinInputs& inputs, double eps,
                                std::int64_t normalised, std::int64_t context) {
-    const JoinInputs inputs{optional_tensor(scale), optional_tensor(skip), optional_tensor(bias)};
     const at::Tensor branch = optional_tensor(pending);
-    const bool changes = branch.defined() || inputs.skip.defined();
+    const bool changes =
+        branch.defined() || inputs.skip.defined() || inputs.groups.offsets.defined();
     const std::int64_t batch = base.size(0), width = base.size(2);
     at::Tensor x = changes ? at::empty({batch, normalised, width}, base.options()) : base;
     at::Tensor y = at::empty({batch, normalised, width}, base.options().dtype(at::kBFloat16));
@@ -64,6 +76,7 @@ class JoinNormFunction : public torch::autograd::Function<JoinNormFunction> {
                                       .branch = half_data(branch),
                                       .scale = float_data(inputs.scale),
                                       .skip = inputs.gain(),
+                                      .groups = inputs.join_groups(),
                                       .gamma = float_data(gamma),
                                       .beta = float_data(beta),
                                       .eps = static_cast<float>(eps),
@@ -101,6 +114,7 @@ class JoinNormFunction : public torch::autograd::Function<JoinNormFunction> {
                                        .dx = float_data(dx),
                                        .scale = float_data(inputs.scale),
                                        .skip = inputs.gain(),
+                                       .groups = inputs.join_groups(),
                                        .d_base = float_data(d_base),
                                        .d_branch = half_data(d_branch),
                                        .d_gamma = float_data(context.at(gamma).gradient),
@@ -110,7 +124,7 @@ class JoinNormFunction : public torch::autograd::Function<JoinNormFunction> {
     context.answer(gamma);
     context.answer(beta);
     if (inputs.bias.defined()) context.answer(inputs.bias);
-    return {d_base, d_branch, {}, {}, {}, {}, {}, {}, {}, {}};
+    return {d_base, d_branch, {}, {}, {}, {}, {}, {}};
   }
 
  private:
@@ -129,11 +143,8 @@ class JoinNormFunction : public torch::autograd::Function<JoinNormFunction> {
 class JoinFunction : public torch::autograd::Function<JoinFunction> {
  public:
   static at::Tensor forward(AutogradContext* tape, const at::Tensor& base,
-                            const std::optional<at::Tensor>& pending,
-                            const std::optional<at::Tensor>& scale,
-                            const std::optional<at::Tensor>& skip,
-                            const std::optional<at::Tensor>& bias, std::int64_t context) {
-    const JoinInputs inputs{optional_tensor(scale), optional_tensor(skip), optional_tensor(bias)};
+                            const std::optional<at::Tensor>& pending, const JoinInputs& inputs,
+                            std::int64_t context) {
     const at::Tensor branch = optional_tensor(pending);
     at::Tensor x = at::empty_like(base);
     kernels::join_forward<float>({.batch = base.size(0),
@@ -171,7 +182,7 @@ class JoinFunction : public torch::autograd::Function<JoinFunction> {
                                    .d_bias = bias_gradient(inputs, context)},
                                   scratch.data_ptr(), current_stream());
     if (inputs.bias.defined()) context.answer(inputs.bias);
-    return {d_base.defined() ? d_base : dx, d_branch, {}, {}, {}, {}};
+    return {d_base.defined() ? d_base : dx, d_branch, {}, {}};
   }
 };
 
@@ -185,31 +196,32 @@ variable_list normalise(const TokenStream& stream, std::int64_t tokens, const La
                         FusedContext& context) {
   check_stream(stream);
   note_uses(norm, context);
-  const JoinInputs inputs = JoinInputs::of(stream);
   return JoinNormFunction::apply(stream.base.contiguous(), to_optional(stream.pending), norm.weight,
-                                 norm.bias, to_optional(inputs.scale), to_optional(inputs.skip),
-                                 to_optional(inputs.bias), norm.eps, tokens, to_number(context));
+                                 norm.bias, JoinInputs::of(stream), norm.eps, tokens,
+                                 to_number(context));
 }
 
 }  // namespace
 
 ops::Normed join_and_norm(const TokenStream& stream, const LayerNorm& norm, FusedContext& context) {
-  const auto outputs = normalise(stream, stream.base.size(1), norm, context);
+  const bool merges = stream.groups.defined();
+  const auto outputs =
+      normalise(stream, merges ? stream.groups.count() : stream.base.size(1), norm, context);
   return {outputs[0], outputs[1]};
 }
 
 at::Tensor join_and_norm_first(const TokenStream& stream, std::int64_t tokens,
                                const LayerNorm& norm, FusedContext& context) {
+  check_merged(stream);
   return normalise(stream, tokens, norm, context)[1];
 }
 
 at::Tensor join(const TokenStream& stream, FusedContext& context) {
   check_stream(stream);
+  check_merged(stream);
   if (!stream.pending.defined() && !stream.skip.defined()) return stream.base;
-  const JoinInputs inputs = JoinInputs::of(stream);
   return JoinFunction::apply(stream.base.contiguous(), to_optional(stream.pending),
-                             to_optional(inputs.scale), to_optional(inputs.skip),
-                             to_optional(inputs.bias), to_number(context));
+                             JoinInputs::of(stream), to_number(context));
 }
 
 }  // namespace ablate::fused

@@ -233,9 +233,10 @@ TEST(Probe, LeavesModeStatisticsAndGeneratorAlone) {
 class HalvingReducer final : public TokenReducer {
  public:
   void begin(ForwardState& state) override { state.proportional_attention = false; }
-  at::Tensor forward(const at::Tensor& tokens, ForwardState& state) override {
+  TokenStream forward(TokenStream stream, ForwardState& state) override {
     keys_seen = state.keys.defined() ? state.keys.size(2) : 0;
-    return tokens.slice(1, 0, tokens.size(1), 2);
+    const at::Tensor tokens = stream.value();
+    return {tokens.slice(1, 0, tokens.size(1), 2)};
   }
   KeyNeed key_need() const override { return KeyNeed::OwnBlock; }
 

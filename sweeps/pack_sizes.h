@@ -7,6 +7,13 @@
 
 namespace ablate {
 
+/// How long the speed of a process of so many runs is measured.
+struct TrialTimes {
+  double warm_up_s =
+      5;  ///< after the first step of the last run: capture, algorithms, first batches
+  double measured_s = 20;
+};
+
 /// How many runs of one shape share a process. Where that is left open it is found out by trying:
 /// 1, 2, 4, 8, as long as the runs fit into the device's memory and make together more than 5 %
 /// more images a second than half as many did.

@@ -9,8 +9,6 @@ namespace {
 
 using Clock = Pack::Clock;
 
-constexpr std::chrono::duration<double> kWarmUp{5};  // capture, algorithms, first batches
-constexpr std::chrono::duration<double> kTrial{20};
 constexpr double kMebibyte = 1 << 20;
 /// Attempts without progress after which a run is tried alone: another of the process may be at
 /// fault.
@@ -88,13 +86,13 @@ void Packs::measure(Pack& pack, const std::vector<ScheduleEntry*>& members) {
     return;
   }
   if (!pack.measured_since) {
-    if (now - *pack.at_work_since < kWarmUp) return;
+    if (now - *pack.at_work_since < std::chrono::duration<double>(times_.warm_up_s)) return;
     pack.measured_since = now;
     pack.images_before = images_seen(members);
     return;
   }
   const std::chrono::duration<double> took = now - *pack.measured_since;
-  if (took < kTrial) return;
+  if (took.count() < times_.measured_s) return;
   pack.trial = false;
   sizes_.measured(pack.shape, pack.runs,
                   (images_seen(members) - pack.images_before) / took.count());

@@ -12,7 +12,7 @@ namespace ablate {
 /// Which runs share a process.
 class Packs {
  public:
-  explicit Packs(std::optional<int> runs_per_gpu) : sizes_(runs_per_gpu) {}
+  Packs(std::optional<int> runs_per_gpu, TrialTimes times) : sizes_(runs_per_gpu), times_(times) {}
 
   /// The runs of the next process: the first that is ready, and others of its shape. Empty when no
   /// run is ready.
@@ -29,6 +29,7 @@ class Packs {
   void measure(Pack& pack, const std::vector<ScheduleEntry*>& members);
 
   PackSizes sizes_;
+  TrialTimes times_;
 };
 
 }  // namespace ablate

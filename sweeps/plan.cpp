@@ -46,7 +46,8 @@ double guessed_speed(const Launch& launch) {
          static_cast<double>(std::max<std::size_t>(1, std::min(cores, wanted)));
 }
 
-/// Wall seconds of finished runs: by run, and averaged by configuration.
+/// Wall seconds of finished runs, of those that shared a process their share: by run, and averaged
+/// by configuration.
 struct Measured {
   std::map<std::string, double> by_config;
   double seconds = 0, work = 0;
@@ -57,7 +58,8 @@ Measured measure(const std::vector<ResolvedRun>& runs, ResultStore* store) {
   if (store == nullptr) return measured;
   std::map<std::string, std::pair<double, int>> sums;
   auto query = prepare(store->database(),
-                       "SELECT sum(end_us - start_us) / 1e6 AS seconds FROM run JOIN attempt "
+                       "SELECT sum((end_us - start_us) / 1e6 / coalesce(runs_in_process, 1)) AS "
+                       "seconds FROM run JOIN attempt "
                        "USING(run_id) WHERE run_uid = ? AND state = 'done' AND n > 0 "
                        "HAVING seconds > 0");
   for (const ResolvedRun& run : runs) {

@@ -51,13 +51,16 @@ std::optional<std::size_t> free_slot(const std::vector<ScheduleEntry>& entries, 
 
 namespace {
 
+/// Of the time of its process.
+double share_of(const ScheduleEntry& entry) { return entry.pack ? 1.0 / entry.pack->runs : 1.0; }
+
 /// What has been learnt in this session about estimates: seconds really taken, and promised.
 struct Experience {
   double taken = 0, promised = 0;
 
   void add(const ScheduleEntry& entry, double seconds) {
     if (entry.run->estimate_s <= 0) return;
-    taken += seconds;
+    taken += seconds * share_of(entry);
     promised += entry.run->estimate_s;
   }
   double correction() const { return promised > 0 ? taken / promised : 1.0; }
@@ -90,7 +93,7 @@ SweepStatus sweep_status(const std::vector<ScheduleEntry>& entries, int jobs) {
     } else if (entry.stage == Stage::Live) {
       status.live.push_back(live_run(entry));
       known = known && status.live.back().seconds_left;
-      left += status.live.back().seconds_left.value_or(0);
+      left += status.live.back().seconds_left.value_or(0) * share_of(entry);
       if (const auto seconds = projected_seconds(entry)) experience.add(entry, *seconds);
     }
   }

@@ -55,8 +55,9 @@ bool any_in(const std::vector<ScheduleEntry>& entries, Stage stage);
 /// The first of `slots` places that no live run holds.
 std::optional<std::size_t> free_slot(const std::vector<ScheduleEntry>& entries, std::size_t slots);
 
-/// What the view shows. Estimates of runs that wait are corrected by how long others really took.
-/// Time passed and stopping are the caller's.
+/// What the view shows, with so many processes at a time. Estimates of runs that wait are corrected
+/// by how long others really took; a run counts by its share of its process. Time passed and
+/// stopping are the caller's.
 SweepStatus sweep_status(const std::vector<ScheduleEntry>& entries, int jobs);
 
 ScheduleSummary summarize(const std::vector<ScheduleEntry>& entries, std::size_t finished,

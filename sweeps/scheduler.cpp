@@ -79,7 +79,7 @@ Scheduler::Scheduler(ResultStore& store, Executor& executor, const Workspace& wo
       stop_(stop),
       entries_(runs.size()),
       slots_(executor.places()),
-      packs_(options.launch.runs_per_gpu) {
+      packs_(options.launch.runs_per_gpu, options.trial) {
   for (std::size_t i = 0; i < runs.size(); ++i) entries_[i].run = &runs[i];
 }
 
@@ -305,7 +305,7 @@ void Scheduler::follow_stop_requests() {
 }
 
 SweepStatus Scheduler::status() const {
-  SweepStatus status = sweep_status(entries_, options_.launch.jobs);
+  SweepStatus status = sweep_status(entries_, static_cast<int>(slots_.size()));
   status.stopping = stopping_;
   status.elapsed_s = std::chrono::duration<double>(Clock::now() - begin_).count();
   return status;

@@ -8,6 +8,7 @@
 #include "results/store.h"
 #include "runner/core/stop.h"
 #include "sweeps/executor.h"
+#include "sweeps/pack_sizes.h"
 #include "sweeps/progress.h"
 #include "sweeps/workspace.h"
 
@@ -29,6 +30,7 @@ struct ScheduledRun {
 struct ScheduleOptions {
   Launch launch;
   bool fail_fast = false;  ///< stop everything at the first run that ends without a result
+  TrialTimes trial{};      ///< where it is left open how many runs share a process
 };
 
 /// How a schedule ended.

@@ -214,6 +214,7 @@ std::optional<Outcome> act(const Script& script, std::int64_t step, SpoolWriter&
 
 Outcome train(const Attempt& attempt, SpoolWriter& spool, std::int64_t first) {
   const auto loss = spool.metric("train/loss", "nat", Better::Lower);
+  const auto step_s = spool.metric("time/step_s", "s", Better::Lower, MetricKind::Timing);
   const auto top1 = spool.metric("eval/top1", "%", Better::Higher);
   const Script script = script_of(attempt.spec, attempt.number);
   const std::int64_t steps = setting(attempt.spec, "steps", 10);
@@ -221,6 +222,7 @@ Outcome train(const Attempt& attempt, SpoolWriter& spool, std::int64_t first) {
   for (std::int64_t step = first + 1; step <= steps; ++step) {
     if (auto outcome = act(script, step, spool)) return *outcome;
     std::this_thread::sleep_for(pause);
+    spool.log(step_s, step, static_cast<double>(pause.count()) / 1000);
     spool.log(loss, step, 1.0 / static_cast<double>(step));
     spool.log(top1, step, 50.0 + static_cast<double>(step));
     save_checkpoint(attempt, spool, step);

@@ -148,10 +148,28 @@ TEST_F(Packed, WithoutAGpuTheReasonIsSaid) {
   }
 }
 
+// Stand-ins are as fast in company as alone, so that more of them are always worth it.
 TEST_F(Packed, TheNumberIsFoundOutWhereItIsLeftOpen) {
-  const ScheduleSummary summary = run_packed(head() + variants({"", "", "", "", ""}), std::nullopt);
+  const ScheduleSummary summary =
+      run(head("steps = 200, step_ms = 10") + variants({"", "", "", "", ""}),
+          [](ScheduleOptions& options) {
+            options.launch.runs_per_gpu.reset();
+            options.launch.retries = 0;
+            options.trial = {.warm_up_s = 0.05, .measured_s = 0.2};
+          });
+  EXPECT_TRUE(summary.complete()) << notes_.str();
+  EXPECT_EQ(query("SELECT group_concat(n || ' of ' || runs_in_process) FROM (SELECT n, "
+                  "runs_in_process FROM attempt WHERE run_id = 1 AND n <= 3 ORDER BY n)"),
+            "1 of 1,2 of 2,3 of 4");
+  EXPECT_EQ(query("SELECT DISTINCT state FROM run"), "done");
+}
+
+TEST_F(Packed, ShortRunsAreMeasuredByTheirSteps) {
+  const ScheduleSummary summary =
+      run(head("steps = 6, step_ms = 5") + variants({"", "", "", "", "", "", ""}),
+          [](ScheduleOptions& options) { options.launch.runs_per_gpu.reset(); });
   EXPECT_TRUE(summary.complete());
-  EXPECT_EQ(query("SELECT runs_in_process FROM attempt ORDER BY run_id LIMIT 1"), "1");
+  EXPECT_EQ(shared(), "1 2 2 4 4 4 4");
 }
 
 TEST_F(Packed, OneLogServesAllRunsOfAProcess) {

@@ -303,6 +303,7 @@ std::string attention_name(const AttentionSize& size, int dim, bool biased) {
 
 TEST_F(AttentionGpu, ForwardEqualsTheReference) {
   for (const AttentionSize& size : kAttentionSizes) {
+    if (test::too_large_here(size.batch * size.tokens * size.tokens * size.heads / 8)) continue;
     for (const int dim : {32, 64}) {
       for (const bool biased : {false, true}) {
         SCOPED_TRACE(attention_name(size, dim, biased));
@@ -315,6 +316,7 @@ TEST_F(AttentionGpu, ForwardEqualsTheReference) {
 
 TEST_F(AttentionGpu, BackwardEqualsTheReference) {
   for (const AttentionSize& size : kAttentionSizes) {
+    if (test::too_large_here(size.batch * size.tokens * size.tokens * size.heads / 8)) continue;
     for (const int dim : {32, 64}) {
       for (const bool biased : {false, true}) {
         SCOPED_TRACE(attention_name(size, dim, biased));
@@ -327,6 +329,7 @@ TEST_F(AttentionGpu, BackwardEqualsTheReference) {
 
 TEST_F(AttentionGpu, LargeLogitsStayFinite) {
   for (const std::int64_t tokens : {65, 197, 577}) {
+    if (test::too_large_here(tokens * tokens)) continue;
     SCOPED_TRACE(tokens);
     AttentionCase c({1, tokens, 1, 64}, false, 6.0);
     expect_forward_equals_reference(c);
@@ -338,6 +341,7 @@ TEST_F(AttentionGpu, LargeLogitsStayFinite) {
 /// All logits far below zero: keys that do not exist, whose products are zero, would win by far.
 TEST_F(AttentionGpu, MissingKeysNeverCount) {
   for (const std::int64_t tokens : {5, 65, 197, 577}) {
+    if (test::too_large_here(tokens * tokens)) continue;
     SCOPED_TRACE(tokens);
     AttentionCase c({1, tokens, 1, 64}, false);
     for (std::size_t row = 0; row < static_cast<std::size_t>(tokens); ++row) {

@@ -171,6 +171,7 @@ TEST_F(CrossEntropyGpu, EqualsTheReference) {
            {.rows = 2500, .classes = 31, .spread = 20.0F},
            {.rows = 7, .classes = 21843},
        }) {
+    if (test::too_large_here(c.rows * c.classes)) continue;
     expect_cross_entropy_equals_reference<float>(c);
     expect_cross_entropy_equals_reference<bfloat16>(c);
   }

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -38,9 +40,24 @@ class GpuTest : public ::testing::Test {
   }
 };
 
+/// Whether an environment variable of scripts/gpu-sanitize has that value.
+inline bool asked_for(const char* variable, const std::string& value) {
+  const char* text = std::getenv(variable);
+  return text != nullptr && text == value;
+}
+
+/// Whether a case of so many elements is left out: tools that watch every access of a kernel make
+/// it a thousand times slower, and a small odd case goes through the same lines.
+inline bool too_large_here(std::int64_t elements) {
+  constexpr std::int64_t kSmall = 40'000;
+  static const bool small = asked_for("ABLATE_TEST_SIZES", "small");
+  return small && elements > kSmall;
+}
+
 /// `count` elements on the device between two guards. Everything begins as bytes 0xff, which is NaN
 /// in every float format (and -1 in integers): what a kernel reads but nobody wrote shows in its
-/// results, what it writes outside of the buffer shows in guards_intact().
+/// results, what it writes outside of the buffer shows in guards_intact(). ABLATE_TEST_POISON=0
+/// leaves the elements unwritten, so that a tool which knows written memory sees such reads too.
 template <typename T>
 class DeviceBuffer {
  public:
@@ -50,7 +67,9 @@ class DeviceBuffer {
   explicit DeviceBuffer(std::size_t count, std::size_t shift = 0)
       : count_(count), begin_(kGuard + shift * sizeof(T)) {
     check_cuda(cudaMalloc(&memory_, bytes()));
-    check_cuda(cudaMemset(memory_, 0xff, bytes()));
+    fill(0, begin_);
+    fill(begin_ + count_ * sizeof(T), kGuard);
+    if (!asked_for("ABLATE_TEST_POISON", "0")) fill(begin_, count_ * sizeof(T));
   }
   explicit DeviceBuffer(const std::vector<T>& values, std::size_t shift = 0)
       : DeviceBuffer(values.size(), shift) {
@@ -89,6 +108,9 @@ class DeviceBuffer {
   }
 
  private:
+  void fill(std::size_t first, std::size_t count) {
+    if (count > 0) check_cuda(cudaMemset(static_cast<std::byte*>(memory_) + first, 0xff, count));
+  }
   std::size_t bytes() const { return begin_ + count_ * sizeof(T) + kGuard; }
 
   std::size_t count_;

@@ -240,6 +240,7 @@ TEST_F(TokenMergeGpu, EqualsTheReference) {
                                      {2, 33, 1, 1000},   {1, 9, 4, 4096},   {1, 20, 9, 1},
                                      {2, 17, 17, 264},   {1, 1025, 975, 64}};
   for (const MergeSize& size : sizes) {
+    if (test::too_large_here(size.batch * size.tokens * size.width)) continue;
     SCOPED_TRACE(::testing::Message() << size.batch << " x " << size.tokens << " to "
                                       << size.new_tokens << " of width " << size.width);
     for (const bool sized : {true, false}) {

@@ -8,8 +8,8 @@
 namespace ablate::kernels::bench {
 namespace {
 
-constexpr std::int64_t kImages = 8192;  // of the set
-constexpr std::int64_t kSteps = 64;     // that launches take in turns
+constexpr std::int64_t kImages = 50'000;  // of the set, as in CIFAR
+constexpr std::int64_t kSteps = 64;       // that launches take in turns
 constexpr std::int64_t kMixGroup = 32;
 
 template <typename T>
@@ -20,10 +20,14 @@ std::shared_ptr<T> upload(const std::vector<T>& values) {
   return memory;
 }
 
+/// A few thousand images of noise over and over.
 std::vector<std::uint8_t> noise_pixels(int side) {
+  constexpr std::size_t kDrawn = (1 << 20) + 7;
   RandomStream random(1, Purpose::Test);
   std::vector<std::uint8_t> pixels(static_cast<std::size_t>(kImages * 3 * side * side));
-  for (std::uint8_t& value : pixels) value = static_cast<std::uint8_t>(random.below(256));
+  for (std::size_t i = 0; i < pixels.size(); ++i) {
+    pixels[i] = i < kDrawn ? static_cast<std::uint8_t>(random.below(256)) : pixels[i - kDrawn];
+  }
   return pixels;
 }
 
@@ -51,6 +55,7 @@ Case augment_case(const std::string& name, int side, std::int64_t batch) {
             const auto images = allocate<float>(values), mixed = allocate<float>(batch);
             const auto labels = allocate<std::int64_t>(batch),
                        others = allocate<std::int64_t>(batch);
+            const auto plans = allocate<MixPlan>(batch / kMixGroup);
             const augment::PixelRecipe recipe = named_recipe(name, side);
             const augment::TrainBatch whole{
                 .set = {pixels.get(), set_labels.get(), kImages, side},
@@ -62,13 +67,14 @@ Case augment_case(const std::string& name, int side, std::int64_t batch) {
                 .steps_per_epoch = kImages / batch,
                 .rows = batch,
                 .mix_group = recipe.mixing.enabled() ? static_cast<int>(kMixGroup) : 0,
+                .plans = plans.get(),
                 .images = images.get(),
                 .labels = labels.get(),
                 .other_labels = others.get(),
                 .mixed = mixed.get()};
             auto launches = std::make_shared<std::int64_t>(0);
             // The function keeps the memory.
-            const auto run = [=, kept = std::tuple(pixels, set_labels, images, mixed, labels,
+            const auto run = [=, kept = std::tuple(pixels, set_labels, plans, images, mixed, labels,
                                                    others)](Stream stream) {
               augment::TrainBatch arguments = whole;
               arguments.step = steps.get() + (*launches)++ % kSteps;

@@ -62,12 +62,18 @@ ABLATE_HOST_DEVICE double cubic(double a, double b, double c, double d, double t
   return b + t * (p2 + t * (p3 + t * p4));
 }
 
+/// The same of integers, whose differences are exact.
+ABLATE_HOST_DEVICE double cubic(int a, int b, int c, int d, double t) {
+  const double p2 = c - a, p3 = 2 * (a - b) + c - d, p4 = b - a + d - c;
+  return b + t * (p2 + t * (p3 + t * p4));
+}
+
 /// Interpolates one channel along one source row; at a fraction of 0 cubic() is exactly its `b`.
 ABLATE_HOST_DEVICE double sample_row(const std::uint8_t* row, const AxisTaps& x) {
-  const double near = row[kChannels * x.index[1]];
+  const int near = row[kChannels * x.index[1]];
   if (x.fraction == 0) return near;
-  return cubic(row[kChannels * x.index[0]], near, row[kChannels * x.index[2]],
-               row[kChannels * x.index[3]], x.fraction);
+  return cubic(int{row[kChannels * x.index[0]]}, near, int{row[kChannels * x.index[2]]},
+               int{row[kChannels * x.index[3]]}, x.fraction);
 }
 
 ABLATE_HOST_DEVICE double sample(const std::uint8_t* channel, int stride, const AxisTaps& x,
@@ -84,11 +90,10 @@ template <typename Team>
 ABLATE_HOST_DEVICE void transform(const Team& team, Canvas& canvas, const Affine& matrix,
                                   const std::uint8_t* fill) {
   const int side = canvas.side;
-  share_out(team, side * side, [&](int i) {
-    const double x = i % side + 0.5, y = i / side + 0.5;
-    const double from_x = matrix.a * x + matrix.b * y + matrix.c;
-    const double from_y = matrix.d * x + matrix.e * y + matrix.f;
-    std::uint8_t* out = canvas.spare + kChannels * i;
+  share_pixels(team, canvas, [&](const std::uint8_t* rgb, int y, int x) {
+    std::uint8_t* out = canvas.spare + (rgb - canvas.pixels);
+    const double from_x = matrix.a * (x + 0.5) + matrix.b * (y + 0.5) + matrix.c;
+    const double from_y = matrix.d * (x + 0.5) + matrix.e * (y + 0.5) + matrix.f;
     if (from_x < 0 || from_x >= side || from_y < 0 || from_y >= side) {
       for (int c = 0; c < kChannels; ++c) out[c] = fill[c];
       return;

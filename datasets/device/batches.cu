@@ -7,9 +7,12 @@
 namespace ablate::augment {
 namespace {
 
-constexpr int kThreads = 256;
+// Threads to an image: as many as shorten the wait for one of few, or as few as serve many best.
+constexpr int kManyThreads = 512;
+constexpr int kFewThreads = 256;
 
 /// The threads of a block.
+template <int kThreads>
 struct Block {
   ABLATE_HOST_DEVICE int rank() const {
 #ifdef __CUDA_ARCH__
@@ -41,25 +44,30 @@ struct Room {
   __device__ T& value() { return *reinterpret_cast<T*>(bytes); }
 };
 
-__global__ void __launch_bounds__(kThreads) train_kernel(TrainBatch batch) {
+/// Blocks: the plans of `groups` mixing groups, then the rows.
+template <int kThreads>
+__global__ void __launch_bounds__(kThreads) train_kernel(TrainBatch batch, unsigned groups) {
   extern __shared__ __align__(16) std::uint8_t memory[];
   __shared__ Room<SampleDraw> draw;
-  make_train_sample(Block{}, batch, blockIdx.x, draw.value(), canvas_in(memory, batch.recipe.side));
+  if (blockIdx.x < groups) {
+    if (threadIdx.x > 0) return;
+    const std::int64_t first = std::int64_t{blockIdx.x} * batch.mix_group;
+    batch.plans[blockIdx.x] = draw_plan(batch, (batch.first_position + first) / batch.mix_group);
+    return;
+  }
+  make_train_sample(Block<kThreads>{}, batch, blockIdx.x - groups, draw.value(),
+                    canvas_in(memory, batch.recipe.side));
 }
 
 /// Grid (groups, pairs of a group).
-__global__ void __launch_bounds__(kThreads) mix_kernel(TrainBatch batch) {
-  __shared__ Room<MixPlan> plan;
+__global__ void __launch_bounds__(kManyThreads) mix_kernel(TrainBatch batch) {
   const std::int64_t first = std::int64_t{blockIdx.x} * batch.mix_group;
-  if (threadIdx.x == 0)
-    plan.value() = draw_plan(batch, (batch.first_position + first) / batch.mix_group);
-  __syncthreads();
-  mix_rows(Block{}, batch, plan.value(), first + blockIdx.y,
+  mix_rows(Block<kManyThreads>{}, batch, batch.plans[blockIdx.x], first + blockIdx.y,
            first + batch.mix_group - 1 - blockIdx.y);
 }
 
-__global__ void __launch_bounds__(kThreads) eval_kernel(EvalBatch batch) {
-  make_eval_sample(Block{}, batch, blockIdx.x);
+__global__ void __launch_bounds__(kFewThreads) eval_kernel(EvalBatch batch) {
+  make_eval_sample(Block<kFewThreads>{}, batch, blockIdx.x);
 }
 
 void check_sides(const ImageSet& set, const PixelRecipe& recipe) {
@@ -73,18 +81,24 @@ void make_batch(const TrainBatch& batch, kernels::Stream stream) {
   if (batch.rows == 0) return;
   check_sides(batch.set, batch.recipe);
   const auto rows = static_cast<unsigned>(batch.rows);
-  train_kernel<<<rows, kThreads, canvas_bytes(batch.recipe.side), stream>>>(batch);
-  kernels::check_launch();
-  if (batch.mix_group == 0) return;
   const auto group = static_cast<unsigned>(batch.mix_group);
-  mix_kernel<<<dim3(rows / group, (group + 1) / 2), kThreads, 0, stream>>>(batch);
+  const unsigned groups = group == 0 ? 0 : rows / group;
+  const std::size_t shared = canvas_bytes(batch.recipe.side);
+  if (batch.rows <= 2 * kernels::multiprocessor_count()) {
+    train_kernel<kManyThreads><<<groups + rows, kManyThreads, shared, stream>>>(batch, groups);
+  } else {
+    train_kernel<kFewThreads><<<groups + rows, kFewThreads, shared, stream>>>(batch, groups);
+  }
+  kernels::check_launch();
+  if (groups == 0) return;
+  mix_kernel<<<dim3(groups, (group + 1) / 2), kManyThreads, 0, stream>>>(batch);
   kernels::check_launch();
 }
 
 void make_batch(const EvalBatch& batch, kernels::Stream stream) {
   if (batch.rows == 0) return;
   check_sides(batch.set, batch.recipe);
-  eval_kernel<<<static_cast<unsigned>(batch.rows), kThreads, 0, stream>>>(batch);
+  eval_kernel<<<static_cast<unsigned>(batch.rows), kFewThreads, 0, stream>>>(batch);
   kernels::check_launch();
 }
 

@@ -49,7 +49,8 @@ struct TrainBatch {
   std::int64_t global_batch = 0, steps_per_epoch = 0;
   std::int64_t first_position = 0;  ///< of row 0 in the global batch
   std::int64_t rows = 0;
-  int mix_group = 0;  ///< 0: no mixing
+  int mix_group = 0;         ///< 0: no mixing
+  MixPlan* plans = nullptr;  ///< (rows / mix_group): room for kernels to work in
   const std::int64_t* step = nullptr;
 
   float* images = nullptr;               ///< (rows, 3, side, side)

@@ -29,6 +29,7 @@ ABLATE_HOST_DEVICE void share_out(const Team& team, int count, const Body& body)
 
 inline constexpr int kChannels = 3;
 inline constexpr int kLevels = 256;
+inline constexpr int kSegments = 16;  ///< of a channel's levels, where they are summed
 
 /// A square 8-bit RGB image (HWC) in the team's memory, with room to work in. Every thread holds a
 /// copy of these pointers and swaps them alike.
@@ -37,16 +38,27 @@ struct Canvas {
   std::uint8_t* spare;  ///< as large as `pixels`
   std::uint8_t* table;  ///< (3, 256)
   int* counts;          ///< (3, 256)
+  int* sums;            ///< (3, 16)
   int* facts;           ///< (3, 2)
+  float* normalized;    ///< (3, 256): what each level becomes in the end
   int side;
 
-  ABLATE_HOST_DEVICE int values() const { return side * side * kChannels; }
+  ABLATE_HOST_DEVICE int plane() const { return side * side; }
   ABLATE_HOST_DEVICE void swap() {
     std::uint8_t* const before = pixels;
     pixels = spare;
     spare = before;
   }
 };
+
+/// body(rgb, y, x) for all pixels.
+template <typename Team, typename Body>
+ABLATE_HOST_DEVICE void share_pixels(const Team& team, const Canvas& canvas, const Body& body) {
+  share_out(team, canvas.plane(), [&](int i) {
+    const int y = i / canvas.side;
+    body(canvas.pixels + kChannels * i, y, i - y * canvas.side);
+  });
+}
 
 ABLATE_HOST_DEVICE constexpr std::size_t padded_image_bytes(int side) {
   return (static_cast<std::size_t>(side) * side * kChannels + 15) / 16 * 16;
@@ -55,7 +67,8 @@ ABLATE_HOST_DEVICE constexpr std::size_t padded_image_bytes(int side) {
 /// Bytes of a canvas.
 ABLATE_HOST_DEVICE constexpr std::size_t canvas_bytes(int side) {
   return 2 * padded_image_bytes(side) + kChannels * kLevels +
-         (kChannels * kLevels + kChannels * 2) * sizeof(int);
+         (kChannels * (kLevels + kSegments + 2)) * sizeof(int) +
+         kChannels * kLevels * sizeof(float);
 }
 
 /// A canvas in `memory` of canvas_bytes(side), aligned to 16 bytes.
@@ -64,7 +77,10 @@ ABLATE_HOST_DEVICE Canvas canvas_in(void* memory, int side) {
   std::uint8_t* const spare = pixels + padded_image_bytes(side);
   std::uint8_t* const table = spare + padded_image_bytes(side);
   auto* counts = reinterpret_cast<int*>(table + kChannels * kLevels);
-  return {pixels, spare, table, counts, counts + kChannels * kLevels, side};
+  int* const sums = counts + kChannels * kLevels;
+  int* const facts = sums + kChannels * kSegments;
+  auto* normalized = reinterpret_cast<float*>(facts + kChannels * 2);
+  return {pixels, spare, table, counts, sums, facts, normalized, side};
 }
 
 }  // namespace ablate::augment

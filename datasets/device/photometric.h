@@ -26,7 +26,8 @@ ABLATE_HOST_DEVICE int grey(const std::uint8_t* rgb) {
 /// value -> rule(value).
 template <typename Team, typename Rule>
 ABLATE_HOST_DEVICE void map_values(const Team& team, const Canvas& canvas, const Rule& rule) {
-  share_out(team, canvas.values(), [&](int i) { canvas.pixels[i] = rule(int{canvas.pixels[i]}); });
+  share_out(team, kChannels * canvas.plane(),
+            [&](int i) { canvas.pixels[i] = rule(int{canvas.pixels[i]}); });
   team.sync();
 }
 
@@ -36,38 +37,69 @@ ABLATE_HOST_DEVICE void map_levels(const Team& team, const Canvas& canvas, const
   share_out(team, kChannels * kLevels,
             [&](int i) { canvas.table[i] = rule(i / kLevels, i % kLevels); });
   team.sync();
-  share_out(team, canvas.values(), [&](int i) {
-    canvas.pixels[i] = canvas.table[i % kChannels * kLevels + canvas.pixels[i]];
+  share_pixels(team, canvas, [&](std::uint8_t* rgb, int, int) {
+    for (int c = 0; c < kChannels; ++c) rgb[c] = canvas.table[c * kLevels + rgb[c]];
   });
   team.sync();
 }
 
-/// The histogram of every channel.
-template <typename Team>
-ABLATE_HOST_DEVICE void count_levels(const Team& team, const Canvas& canvas) {
+/// Some neighbouring levels of a channel's histogram.
+struct LevelSegment {
+  int channel;
+  int first;    ///< level
+  int below;    ///< pixels of lower levels than these
+  bool lowest;  ///< with pixels, of the channel's segments
+  bool highest;
+  int* counts;  ///< of the segment's levels
+
+  static constexpr int kSize = kLevels / kSegments;
+};
+
+/// Counts the levels of every channel, then visit(segment) for all segments. A visit may write the
+/// counts of its own segment.
+template <typename Team, typename Visit>
+ABLATE_HOST_DEVICE void visit_histogram(const Team& team, const Canvas& canvas,
+                                        const Visit& visit) {
   share_out(team, kChannels * kLevels, [&](int i) { canvas.counts[i] = 0; });
   team.sync();
-  share_out(team, canvas.values(), [&](int i) {
-    team.add(&canvas.counts[i % kChannels * kLevels + canvas.pixels[i]], 1);
+  share_pixels(team, canvas, [&](const std::uint8_t* rgb, int, int) {
+    for (int c = 0; c < kChannels; ++c) team.add(&canvas.counts[c * kLevels + rgb[c]], 1);
+  });
+  team.sync();
+  constexpr int kSize = LevelSegment::kSize;
+  share_out(team, kChannels * kSegments, [&](int i) {
+    int sum = 0;
+    for (int k = 0; k < kSize; ++k) sum += canvas.counts[i * kSize + k];
+    canvas.sums[i] = sum;
+  });
+  team.sync();
+  share_out(team, kChannels * kSegments, [&](int i) {
+    const int channel = i / kSegments, own = i % kSegments;
+    int below = 0, above = 0;
+    for (int k = 0; k < kSegments; ++k) {
+      const int sum = canvas.sums[channel * kSegments + k];
+      if (k < own) below += sum;
+      if (k > own) above += sum;
+    }
+    const bool empty = canvas.sums[i] == 0;
+    visit(LevelSegment{channel, own * kSize, below, !empty && below == 0, !empty && above == 0,
+                       canvas.counts + i * kSize});
   });
   team.sync();
 }
 
 template <typename Team>
 ABLATE_HOST_DEVICE void autocontrast(const Team& team, const Canvas& canvas) {
-  count_levels(team, canvas);
-  share_out(team, kChannels, [&](int c) {
-    const int* counts = canvas.counts + c * kLevels;
-    int low = kLevels, high = -1;
-    for (int v = 0; v < kLevels; ++v) {
-      if (counts[v] == 0) continue;
-      high = v;
-      if (low == kLevels) low = v;
+  visit_histogram(team, canvas, [&](const LevelSegment& segment) {
+    int low = -1, high = -1;
+    for (int k = 0; k < LevelSegment::kSize; ++k) {
+      if (segment.counts[k] == 0) continue;
+      high = segment.first + k;
+      if (low < 0) low = high;
     }
-    canvas.facts[2 * c] = low;
-    canvas.facts[2 * c + 1] = high;
+    if (segment.lowest) canvas.facts[2 * segment.channel] = low;
+    if (segment.highest) canvas.facts[2 * segment.channel + 1] = high;
   });
-  team.sync();
   map_levels(team, canvas, [&](int c, int v) {
     const int low = canvas.facts[2 * c], high = canvas.facts[2 * c + 1];
     if (high <= low) return clipped(v);
@@ -79,24 +111,21 @@ ABLATE_HOST_DEVICE void autocontrast(const Team& team, const Canvas& canvas) {
 
 template <typename Team>
 ABLATE_HOST_DEVICE void equalize(const Team& team, const Canvas& canvas) {
-  count_levels(team, canvas);
-  // Counts become the number of pixels below each level; facts the step, 0 for "as it is".
-  share_out(team, kChannels, [&](int c) {
-    int* counts = canvas.counts + c * kLevels;
-    int pixels = 0, last = 0, bins = 0;
-    for (int v = 0; v < kLevels; ++v) {
-      const int count = counts[v];
-      counts[v] = pixels;
-      pixels += count;
-      if (count == 0) continue;
-      last = count;
-      ++bins;
+  const int pixels = canvas.plane();
+  // Counts become the number of pixels of lower levels. A single level gives the step 0, which
+  // means "as it is".
+  visit_histogram(team, canvas, [&](const LevelSegment& segment) {
+    int below = segment.below, last = 0;
+    for (int k = 0; k < LevelSegment::kSize; ++k) {
+      const int count = segment.counts[k];
+      segment.counts[k] = below;
+      below += count;
+      if (count > 0) last = count;
     }
-    canvas.facts[2 * c] = bins <= 1 ? 0 : (pixels - last) / 255;
+    if (segment.highest) canvas.facts[segment.channel] = (pixels - last) / 255;
   });
-  team.sync();
   map_levels(team, canvas, [&](int c, int v) {
-    const int step = canvas.facts[2 * c];
+    const int step = canvas.facts[c];
     if (step == 0) return clipped(v);
     return clipped((step / 2 + canvas.counts[c * kLevels + v]) / step);
   });
@@ -104,8 +133,7 @@ ABLATE_HOST_DEVICE void equalize(const Team& team, const Canvas& canvas) {
 
 template <typename Team>
 ABLATE_HOST_DEVICE void adjust_color(const Team& team, const Canvas& canvas, float factor) {
-  share_out(team, canvas.side * canvas.side, [&](int i) {
-    std::uint8_t* rgb = canvas.pixels + kChannels * i;
+  share_pixels(team, canvas, [&](std::uint8_t* rgb, int, int) {
     const int degenerate = grey(rgb);
     for (int c = 0; c < kChannels; ++c) rgb[c] = blended(degenerate, rgb[c], factor);
   });
@@ -116,30 +144,31 @@ template <typename Team>
 ABLATE_HOST_DEVICE void adjust_contrast(const Team& team, const Canvas& canvas, float factor) {
   if (team.rank() == 0) canvas.facts[0] = 0;
   team.sync();
-  const int pixels = canvas.side * canvas.side;
   int sum = 0;
-  share_out(team, pixels, [&](int i) { sum += grey(canvas.pixels + kChannels * i); });
+  share_pixels(team, canvas, [&](const std::uint8_t* rgb, int, int) { sum += grey(rgb); });
   team.add(&canvas.facts[0], sum);
   team.sync();
-  const int mean = static_cast<int>(static_cast<double>(canvas.facts[0]) / pixels + 0.5);
+  const int mean = static_cast<int>(static_cast<double>(canvas.facts[0]) / canvas.plane() + 0.5);
   map_values(team, canvas, [&](int v) { return blended(mean, v, factor); });
 }
 
 /// Blends with the image smoothed by a 3x3 kernel (1, in the middle 5, over 13); the border stays.
 template <typename Team>
 ABLATE_HOST_DEVICE void adjust_sharpness(const Team& team, Canvas& canvas, float factor) {
-  const int side = canvas.side, stride = side * kChannels;
-  share_out(team, canvas.values(), [&](int i) {
-    const std::uint8_t* at = canvas.pixels + i;
-    const int x = i % stride / kChannels, y = i / stride;
-    const bool border = x == 0 || y == 0 || x == side - 1 || y == side - 1;
-    int smooth = *at;
-    if (!border) {
+  const int last = canvas.side - 1, stride = canvas.side * kChannels;
+  share_pixels(team, canvas, [&](const std::uint8_t* rgb, int y, int x) {
+    std::uint8_t* out = canvas.spare + (rgb - canvas.pixels);
+    const bool border = x == 0 || y == 0 || x == last || y == last;
+    for (int c = 0; c < kChannels; ++c) {
+      const std::uint8_t* at = rgb + c;
+      if (border) {
+        out[c] = *at;
+        continue;
+      }
       const int sum = at[-stride - 3] + at[-stride] + at[-stride + 3] + at[-3] + 5 * at[0] + at[3] +
                       at[stride - 3] + at[stride] + at[stride + 3];
-      smooth = (2 * sum + 13) / 26;
+      out[c] = blended((2 * sum + 13) / 26, *at, factor);
     }
-    canvas.spare[i] = border ? *at : blended(smooth, *at, factor);
   });
   canvas.swap();
   team.sync();

@@ -77,7 +77,11 @@ ResidentLoader::ResidentLoader(std::shared_ptr<const ResidentSet> set, const Aug
              .global_batch = options.global_batch,
              .steps_per_epoch = plan_.steps,
              .rows = plan_.rows} {
-  if (recipe.mixing.enabled()) batch_.mix_group = static_cast<int>(options.mix_group);
+  if (!recipe.mixing.enabled()) return;
+  batch_.mix_group = static_cast<int>(options.mix_group);
+  plans_ = at::empty({plan_.rows / options.mix_group, std::int64_t{sizeof(MixPlan)}},
+                     at::TensorOptions().dtype(at::kByte).device(set_->device()));
+  batch_.plans = static_cast<MixPlan*>(plans_.data_ptr());
 }
 
 Batch ResidentLoader::make_buffers() const {

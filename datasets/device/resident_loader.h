@@ -29,13 +29,14 @@ class ResidentLoader {
 
   /// Fills `target` with a micro-batch of the step that `*step` says when the device comes to it,
   /// counted from the beginning of the run; `step` lies in the device's memory. On the current
-  /// stream, without waiting; can be captured.
+  /// stream, one at a time, without waiting; can be captured.
   void enqueue(const Batch& target, std::int64_t micro_batch, const std::int64_t* step) const;
 
  private:
   std::shared_ptr<const ResidentSet> set_;
   BatchPlan plan_;
   int rank_;
+  at::Tensor plans_;           // room for the plans of mixing groups
   augment::TrainBatch batch_;  // all but the place and the target
 };
 

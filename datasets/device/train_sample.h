@@ -13,14 +13,12 @@ ABLATE_HOST_DEVICE void load_window(const Team& team, const ImageSet& set, const
   const int side = canvas.side;
   const std::uint8_t* image =
       set.pixels + draw.index * (std::int64_t{kChannels} * set.side * set.side);
-  share_out(team, canvas.values(), [&](int i) {
-    const int pixel = i / kChannels;
-    const int x = pixel % side;
-    const int from_y = draw.top + pixel / side;
+  share_pixels(team, canvas, [&](std::uint8_t* rgb, int y, int x) {
+    const int from_y = draw.top + y;
     const int from_x = draw.left + (draw.flipped ? side - 1 - x : x);
     const bool inside = from_y >= 0 && from_y < set.side && from_x >= 0 && from_x < set.side;
-    canvas.pixels[i] =
-        inside ? image[(from_y * set.side + from_x) * kChannels + i % kChannels] : std::uint8_t{0};
+    const std::uint8_t* from = image + (from_y * set.side + from_x) * kChannels;
+    for (int c = 0; c < kChannels; ++c) rgb[c] = inside ? from[c] : std::uint8_t{0};
   });
   team.sync();
 }
@@ -70,43 +68,68 @@ ABLATE_HOST_DEVICE float normalized(const PixelRecipe& recipe, int channel, std:
   return (static_cast<float>(value) / 255.0F - recipe.mean[channel]) / recipe.std[channel];
 }
 
-/// One value of a Box-Muller pair whose two words begin at `position`. Logarithm and cosine in
-/// double precision round to the host's single-precision ones nearly always.
-ABLATE_HOST_DEVICE float fill_normal(CounterStream random, std::uint32_t position, bool second) {
+/// Fills the table of what each level becomes.
+template <typename Team>
+ABLATE_HOST_DEVICE void tabulate_normalized(const Team& team, const PixelRecipe& recipe,
+                                            const Canvas& canvas) {
+  share_out(team, kChannels * kLevels, [&](int i) {
+    canvas.normalized[i] = normalized(recipe, i / kLevels, static_cast<std::uint8_t>(i % kLevels));
+  });
+}
+
+struct NormalPair {
+  float first, second;
+};
+
+/// The Box-Muller pair whose two words begin at `position`. Logarithm, cosine and sine in double
+/// precision round to the host's single-precision ones nearly always.
+ABLATE_HOST_DEVICE NormalPair normal_pair(CounterStream random, std::uint32_t position) {
   constexpr float kTurn = 2 * 3.14159265F;
   random.seek(position);
   const double radius_draw = 1.0F - random.uniform();
   const float radius = ::sqrtf(-2.0F * static_cast<float>(::log(radius_draw)));
   const double angle = kTurn * random.uniform();
-  return radius * static_cast<float>(second ? ::sin(angle) : ::cos(angle));
+  return {radius * static_cast<float>(::cos(angle)), radius * static_cast<float>(::sin(angle))};
 }
 
-/// What stands at (channel, y, x) of the erased box, counted from its corner.
-ABLATE_HOST_DEVICE float erased_value(const TrainBatch& batch, const SampleDraw& draw, int channel,
-                                      int y, int x) {
+/// Fills the erased box of `chw` as random_erase() does.
+template <typename Team>
+ABLATE_HOST_DEVICE void fill_erased(const Team& team, const TrainBatch& batch,
+                                    const SampleDraw& draw, float* chw) {
   const ErasingMode mode = batch.recipe.erasing.mode;
-  if (mode == ErasingMode::Const) return 0.0F;
+  const Box& box = draw.erased;
+  const int side = batch.recipe.side;
   const CounterStream random = stage_stream(batch, draw, AugmentStage::Erasing);
-  if (mode == ErasingMode::Rand) {
-    return fill_normal(random, draw.fill_begin + 2 * static_cast<std::uint32_t>(channel), false);
-  }
-  const int pairs_of_row = (draw.erased.width + 1) / 2;
-  const int pair = (channel * draw.erased.height + y) * pairs_of_row + x / 2;
-  return fill_normal(random, draw.fill_begin + 2 * static_cast<std::uint32_t>(pair), x % 2 == 1);
+  // Rows are drawn in pairs of values; a pair is a team member's work.
+  const int pairs = (box.width + 1) / 2;
+  share_out(team, kChannels * box.height * pairs, [&](int i) {
+    const int line = i / pairs, x = 2 * (i - line * pairs);
+    const int channel = line / box.height, y = line - channel * box.height;
+    NormalPair value{0.0F, 0.0F};
+    if (mode != ErasingMode::Const) {
+      const int drawn = mode == ErasingMode::Pixel ? i : channel;
+      value = normal_pair(random, draw.fill_begin + 2 * static_cast<std::uint32_t>(drawn));
+    }
+    float* out = chw + (channel * side + box.top + y) * side + box.left + x;
+    out[0] = value.first;
+    if (x + 1 < box.width) out[1] = mode == ErasingMode::Pixel ? value.second : value.first;
+  });
 }
 
 /// Normalises and erases into `chw`.
 template <typename Team>
 ABLATE_HOST_DEVICE void store_normalized(const Team& team, const TrainBatch& batch,
                                          const SampleDraw& draw, const Canvas& canvas, float* chw) {
-  const int plane = canvas.side * canvas.side;
-  share_out(team, canvas.values(), [&](int i) {
-    const int channel = i / plane, pixel = i % plane;
-    const int y = pixel / canvas.side - draw.erased.top, x = pixel % canvas.side - draw.erased.left;
-    const bool erased = y >= 0 && y < draw.erased.height && x >= 0 && x < draw.erased.width;
-    chw[i] = erased ? erased_value(batch, draw, channel, y, x)
-                    : normalized(batch.recipe, channel, canvas.pixels[kChannels * pixel + channel]);
+  const Box& box = draw.erased;
+  const int plane = canvas.plane();
+  share_pixels(team, canvas, [&](const std::uint8_t* rgb, int y, int x) {
+    const int row = y - box.top, column = x - box.left;
+    const bool erased = row >= 0 && row < box.height && column >= 0 && column < box.width;
+    if (erased) return;
+    float* out = chw + y * canvas.side + x;
+    for (int c = 0; c < kChannels; ++c) out[c * plane] = canvas.normalized[c * kLevels + rgb[c]];
   });
+  if (box.width > 0) fill_erased(team, batch, draw, chw);
 }
 
 /// Makes row `row` of the batch but for mixing: what TrainTransform gives. `draw` and the canvas's
@@ -114,13 +137,31 @@ ABLATE_HOST_DEVICE void store_normalized(const Team& team, const TrainBatch& bat
 template <typename Team>
 ABLATE_HOST_DEVICE void make_train_sample(const Team& team, const TrainBatch& batch,
                                           std::int64_t row, SampleDraw& draw, Canvas canvas) {
+  tabulate_normalized(team, batch.recipe, canvas);
   draw_sample(team, batch, row, draw);
   load_window(team, batch.set, draw, canvas);
   for (int i = 0; i < draw.ops; ++i) {
     apply_op(team, canvas, draw.op[i], draw.argument[i], batch.recipe.fill);
   }
-  store_normalized(team, batch, draw, canvas, batch.images + row * canvas.values());
+  store_normalized(team, batch, draw, canvas, batch.images + row * (kChannels * canvas.plane()));
   if (team.rank() == 0) batch.labels[row] = batch.set.labels[draw.index];
+}
+
+/// Mixes two images of three planes.
+template <typename Team>
+ABLATE_HOST_DEVICE void mix_values(const Team& team, float own, float other, int plane, float* a,
+                                   float* b) {
+  share_out(team, plane, [&](int i) {
+    float from_a[kChannels], from_b[kChannels];  // all loads before the first store
+    for (int c = 0; c < kChannels; ++c) {
+      from_a[c] = a[c * plane + i];
+      from_b[c] = b[c * plane + i];
+    }
+    for (int c = 0; c < kChannels; ++c) {
+      a[c * plane + i] = own * from_a[c] + other * from_b[c];
+      b[c * plane + i] = own * from_b[c] + other * from_a[c];
+    }
+  });
 }
 
 /// Mixes rows `first` and `second`, partners in a group with this plan.
@@ -133,22 +174,21 @@ ABLATE_HOST_DEVICE void mix_rows(const Team& team, const TrainBatch& batch, cons
     batch.mixed[first] = batch.mixed[second] = static_cast<float>(plan.lambda);
   }
   if (plan.lambda == 1 || first == second) return;
-  const int side = batch.recipe.side;
-  const int values = kChannels * side * side;
-  float* a = batch.images + first * values;
-  float* b = batch.images + second * values;
-  const auto own = static_cast<float>(plan.lambda), other = static_cast<float>(1.0 - plan.lambda);
-  share_out(team, values, [&](int i) {
-    const float from_a = a[i], from_b = b[i];
-    if (!plan.cutmix) {
-      a[i] = own * from_a + other * from_b;
-      b[i] = own * from_b + other * from_a;
-      return;
-    }
-    const int y = i / side % side - plan.box.top, x = i % side - plan.box.left;
+  const int side = batch.recipe.side, plane = side * side;
+  float* a = batch.images + first * (kChannels * plane);
+  float* b = batch.images + second * (kChannels * plane);
+  if (!plan.cutmix) {
+    return mix_values(team, static_cast<float>(plan.lambda), static_cast<float>(1.0 - plan.lambda),
+                      plane, a, b);
+  }
+  share_out(team, plane, [&](int i) {
+    const int y = i / side - plan.box.top, x = i % side - plan.box.left;
     if (y < 0 || y >= plan.box.height || x < 0 || x >= plan.box.width) return;
-    a[i] = from_b;
-    b[i] = from_a;
+    for (int c = 0; c < kChannels; ++c) {
+      const float from_a = a[c * plane + i];
+      a[c * plane + i] = b[c * plane + i];
+      b[c * plane + i] = from_a;
+    }
   });
 }
 

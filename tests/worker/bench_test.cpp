@@ -151,5 +151,27 @@ global_batch = 32
   EXPECT_EQ(comm.at("sizes").back().at("busbw_gb_per_s"), 0) << "one rank sends nothing";
 }
 
+#if ABLATE_HAS_CUDA
+
+TEST(BenchGpu, MakesBatchesWhereTheyCanBeMade) {
+  if (!at::hasCUDA() || at::detail::getCUDAHooks().getNumGPUs() == 0) GTEST_SKIP() << "no GPU";
+  const test::TempFolder folder;
+  const auto made_on = [&](int image_size) {
+    std::ofstream(folder / "run.toml")
+        << "dataset = { name = \"synthetic\", train_size = 64, test_size = 4, classes = 4, "
+        << "image_size = " << image_size << " }\nmodel = { name = \"vit\", patch_size = 4, "
+        << "image_size = " << image_size << ", embed_dim = 16, depth = 1, num_heads = 2 }\n"
+        << "epochs = 1\nglobal_batch = 32\naugmentation = \"cifar\"\n";
+    const json loader = json_of_ablate_train({"bench", "loader", (folder / "run.toml").string(),
+                                              "--device", "cuda", "--seconds", "0.01"});
+    EXPECT_GT(loader.at("images_per_s").get<double>(), 0);
+    return loader.at("made_on").get<std::string>();
+  };
+  EXPECT_EQ(made_on(16), "device");
+  EXPECT_EQ(made_on(72), "host: its images of 72 pixels are larger than 64");
+}
+
+#endif
+
 }  // namespace
 }  // namespace ablate

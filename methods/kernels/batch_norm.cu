@@ -54,27 +54,25 @@ __device__ void write_tables(const BatchNormStatistics& a, std::int64_t channel,
   a.tables.rstd[at] = static_cast<float>(rstd);
 }
 
-/// Blocks of (32, 32), 32 channels each, all groups one after the other.
-__global__ void finish_statistics_kernel(BatchNormStatistics a, std::int64_t slices,
-                                         const float* partials) {
-  __shared__ float parts[32][33];
+/// Blocks of eight channels, all groups one after the other.
+__global__ void __launch_bounds__(kTotalsThreads)
+    finish_statistics_kernel(BatchNormStatistics a, std::int64_t slices, const float* partials) {
   const std::int64_t width = a.shape.channels;
-  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * 32;
-  const std::int64_t channel = first + threadIdx.y;
-  const bool mine = threadIdx.x == 0 && channel < width;
+  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kNormChannels;
+  const std::int64_t channel = first + threadIdx.x;
+  const bool mine = threadIdx.x < kNormChannels;
   const auto count = static_cast<double>(a.shape.rows);
   const double unbiased = count / (count - 1.0);
   double mean_share = 0.0;
   double variance_share = 0.0;
   for (std::int64_t group = 0; group < a.shape.groups; ++group) {
-    const float* sums = partials + group * 2 * slices * width;
-    const double sum = column_total(sums, slices, width, first, parts);
-    const double square = column_total(sums + slices * width, slices, width, first, parts);
+    float totals[2];
+    channel_totals<2>(partials + group * 2 * slices * width, slices, width, first, totals);
     if (!mine) continue;
     float pivot[1];
     load(a.x + group * a.shape.rows * width + channel, pivot);
-    const double distance = sum / count;
-    const double variance = square / count - distance * distance;
+    const double distance = totals[0] / count;
+    const double variance = totals[1] / count - distance * distance;
     // Rounding may leave a little below zero; NaN stays.
     const Moments moments{pivot[0] + distance, variance < 0.0 ? 0.0 : variance};
     write_tables(a, channel, group * width + channel, moments);
@@ -190,8 +188,8 @@ void batch_norm_statistics(const BatchNormStatistics& a, void* workspace, Stream
   statistics_kernel<<<batch_norm_grid(tiles, a.shape), kColumnThreads, 0, stream>>>(a, tiles,
                                                                                     partials);
   check_launch();
-  const auto blocks = static_cast<unsigned>(ceil_div<std::int64_t>(a.shape.channels, 32));
-  finish_statistics_kernel<<<blocks, dim3(32, 32), 0, stream>>>(a, tiles.slices, partials);
+  const auto blocks = static_cast<unsigned>(a.shape.channels / kNormChannels);
+  finish_statistics_kernel<<<blocks, kTotalsThreads, 0, stream>>>(a, tiles.slices, partials);
   check_launch();
 }
 

@@ -38,6 +38,44 @@ __device__ __forceinline__ void load_table(const float* table, std::int64_t at, 
   }
 }
 
+// The second stage of sums: a block of kTotalsThreads adds the slices of eight channels. There are
+// few of them, so the time is that of a memory access or two: all sums at once, many slices apart.
+
+inline constexpr int kTotalsThreads = 512;
+
+/// totals[s] = sum over slices of partials[s][slice][first + threadIdx.x], in the first eight
+/// threads. Called by all threads, again after the totals were read.
+template <int kSums>
+__device__ __forceinline__ void channel_totals(const float* partials, std::int64_t slices,
+                                               std::int64_t width, std::int64_t first,
+                                               float (&totals)[kSums]) {
+  constexpr int kWarps = kTotalsThreads / 32;
+  __shared__ float scratch[kWarps][kSums][kNormChannels];
+  const int channel = static_cast<int>(threadIdx.x) % kNormChannels;
+  const float* from = partials + first + channel;
+  float sums[kSums] = {};
+#pragma unroll 4
+  for (std::int64_t slice = threadIdx.x / kNormChannels; slice < slices;
+       slice += kTotalsThreads / kNormChannels) {
+#pragma unroll
+    for (int s = 0; s < kSums; ++s) sums[s] += from[(s * slices + slice) * width];
+  }
+  __syncthreads();  // readers of an earlier call are done
+#pragma unroll
+  for (int s = 0; s < kSums; ++s) {
+    sums[s] += __shfl_xor_sync(0xffffffffU, sums[s], 8);
+    sums[s] += __shfl_xor_sync(0xffffffffU, sums[s], 16);
+    if (threadIdx.x % 32 < kNormChannels) scratch[threadIdx.x / 32][s][channel] = sums[s];
+  }
+  __syncthreads();
+  if (threadIdx.x >= kNormChannels) return;
+#pragma unroll
+  for (int s = 0; s < kSums; ++s) {
+    totals[s] = 0.0F;
+    for (int warp = 0; warp < kWarps; ++warp) totals[s] += scratch[warp][s][channel];
+  }
+}
+
 __device__ __forceinline__ float relu(float value) { return value < 0.0F ? 0.0F : value; }
 
 }  // namespace ablate::kernels

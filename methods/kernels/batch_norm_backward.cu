@@ -163,40 +163,39 @@ __device__ AffineGradient write_slope(const BatchNormBranch& branch, std::int64_
   return {static_cast<float>(sum_xhat), static_cast<float>(sum)};
 }
 
-/// Blocks of (32, 32), 32 channels each, all groups one after the other.
-__global__ void finish_reduce_kernel(BatchNormReduce a, std::int64_t slices,
-                                     const float* partials) {
-  __shared__ float parts[32][33];
+/// Blocks of eight channels, all groups one after the other.
+template <bool kShortcut>
+__global__ void __launch_bounds__(kTotalsThreads)
+    finish_reduce_kernel(BatchNormReduce a, std::int64_t slices, const float* partials) {
+  constexpr int kSums = kShortcut ? 3 : 2;
   const std::int64_t width = a.shape.channels;
-  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * 32;
-  const std::int64_t channel = first + threadIdx.y;
-  const bool mine = threadIdx.x == 0 && channel < width;
-  const bool both = a.shortcut.x != nullptr;
+  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kNormChannels;
+  const std::int64_t channel = first + threadIdx.x;
+  const bool mine = threadIdx.x < kNormChannels;
   const auto count = static_cast<double>(a.count);
   AffineGradient total;
-  AffineGradient shortcut_total;
+  [[maybe_unused]] AffineGradient shortcut_total;
   for (std::int64_t group = 0; group < a.shape.groups; ++group) {
-    const float* sums = partials + group * (both ? 3 : 2) * slices * width;
-    const float sum = column_total(sums, slices, width, first, parts);
-    const float distance = column_total(sums + slices * width, slices, width, first, parts);
-    const float shortcut_distance =
-        both ? column_total(sums + 2 * slices * width, slices, width, first, parts) : 0.0F;
+    float totals[kSums];
+    channel_totals<kSums>(partials + group * kSums * slices * width, slices, width, first, totals);
     if (!mine) continue;
     const std::int64_t at = group * width + channel;
-    const AffineGradient own = write_slope(a.branch, at, count, sum, distance);
+    const AffineGradient own = write_slope(a.branch, at, count, totals[0], totals[1]);
     total.gamma += own.gamma;
     total.beta += own.beta;
-    if (!both) continue;
-    const AffineGradient other = write_slope(a.shortcut, at, count, sum, shortcut_distance);
-    shortcut_total.gamma += other.gamma;
-    shortcut_total.beta += other.beta;
+    if constexpr (kShortcut) {
+      const AffineGradient other = write_slope(a.shortcut, at, count, totals[0], totals[2]);
+      shortcut_total.gamma += other.gamma;
+      shortcut_total.beta += other.beta;
+    }
   }
   if (!mine) return;
   a.branch.d_gamma[channel] += total.gamma;
   a.branch.d_beta[channel] += total.beta;
-  if (!both) return;
-  a.shortcut.d_gamma[channel] += shortcut_total.gamma;
-  a.shortcut.d_beta[channel] += shortcut_total.beta;
+  if constexpr (kShortcut) {
+    a.shortcut.d_gamma[channel] += shortcut_total.gamma;
+    a.shortcut.d_beta[channel] += shortcut_total.beta;
+  }
 }
 
 /// Returns the number of slices.
@@ -237,8 +236,10 @@ void batch_norm_reduce(const BatchNormReduce& arguments, void* workspace, Stream
     slices = launch_join_reduce<true, true>(a, partials, stream);
   }
   check_launch();
-  const auto blocks = static_cast<unsigned>(ceil_div<std::int64_t>(a.shape.channels, 32));
-  finish_reduce_kernel<<<blocks, dim3(32, 32), 0, stream>>>(a, slices, partials);
+  const auto blocks = static_cast<unsigned>(a.shape.channels / kNormChannels);
+  const auto finish =
+      a.shortcut.x != nullptr ? finish_reduce_kernel<true> : finish_reduce_kernel<false>;
+  finish<<<blocks, kTotalsThreads, 0, stream>>>(a, slices, partials);
   check_launch();
 }
 

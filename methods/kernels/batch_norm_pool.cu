@@ -1,3 +1,5 @@
+#include <utility>
+
 #include "methods/kernels/batch_norm.cuh"
 #include "methods/kernels/batch_norm_pool.h"
 
@@ -5,6 +7,7 @@ namespace ablate::kernels {
 namespace {
 
 constexpr int kPoolBlocksPerSm = 3;
+constexpr int kPoolGradientBlocksPerSm = 2;
 
 __device__ __forceinline__ int pooled_side(int side) { return (side - 1) / 2 + 1; }
 
@@ -103,21 +106,49 @@ __global__ void __launch_bounds__(kColumnThreads, kPoolBlocksPerSm)
   for_each_row<1>(place, pooled.rows, channels, take_maximum);
 }
 
-/// A thread's channels of one pooled row, where it chose the tap.
-__device__ __forceinline__ void add_chosen(const BatchNormPoolInputGradient& a, std::int64_t from,
-                                           unsigned tap, NormValues& sums) {
-  NormValues g;
-  load(a.g + from, g);
-  const uint2 taps = *reinterpret_cast<const uint2*>(a.taps + from);
+/// A thread's channels of one window: its gradient and what it chose.
+struct Window {
+  NormVector g;
+  uint2 taps;
+
+  __device__ __forceinline__ void load(const BatchNormPoolInputGradient& a, std::int64_t from,
+                                       bool exists) {
+    g.clear();
+    taps = make_uint2(0xffffffffU, 0xffffffffU);
+    if (!exists) return;
+    g.load(a.g + from);
+    taps = *reinterpret_cast<const uint2*>(a.taps + from);
+  }
+  /// Adds the gradient of the channels that chose the tap.
+  __device__ __forceinline__ void add(unsigned tap, NormValues& sums) const {
+    NormValues values;
+    g.unpack(values);
 #pragma unroll
-  for (int j = 0; j < kNormChannels; ++j) {
-    const unsigned word = j < 4 ? taps.x : taps.y;
-    if (((word >> (8 * (j % 4))) & 0xffU) == tap) sums[j] += g[j];
+    for (int j = 0; j < kNormChannels; ++j) {
+      const unsigned word = j < 4 ? taps.x : taps.y;
+      if (((word >> (8 * (j % 4))) & 0xffU) == tap) sums[j] += values[j];
+    }
+  }
+};
+
+/// The windows that contain the element (i, j) of a square of 2 x 2 whose first element is the
+/// centre of the first window, in order: window (p, q) is p rows and q columns further.
+template <int kI, int kJ>
+__device__ __forceinline__ void add_windows(const Window (&windows)[2][2], NormValues& sums) {
+#pragma unroll
+  for (int p = 0; p <= kI; ++p) {
+#pragma unroll
+    for (int q = 0; q <= kJ; ++q) {
+      const int tap = 3 * (kI - 2 * p + 1) + kJ - 2 * q + 1;
+      windows[p][q].add(static_cast<unsigned>(tap), sums);
+    }
   }
 }
 
-__global__ void __launch_bounds__(kColumnThreads, kPoolBlocksPerSm)
-    pool_input_gradient_kernel(BatchNormPoolInputGradient a, BatchNormShape rows,
+/// A thread does a square of 2 x 2 elements at a time; rows are those of the pooled map, which has
+/// as many.
+__global__ void __launch_bounds__(kColumnThreads, kPoolGradientBlocksPerSm)
+    pool_input_gradient_kernel(BatchNormPoolInputGradient a, BatchNormShape pooled,
                                ColumnTiles tiles) {
   const std::int64_t channels = a.shape.channels;
   const ColumnPlace place = column_place<kNormChannels>(tiles, channels);
@@ -134,32 +165,44 @@ __global__ void __launch_bounds__(kColumnThreads, kPoolBlocksPerSm)
   load_table(a.branch.slope, table, place.active, slope);
   load_table(a.branch.offset, table, place.active, offset);
   const std::int64_t images = a.shape.batch / a.shape.groups;
-  const std::int64_t base = group * rows.rows * channels;
   const auto differentiate = [&](BatchOf<1>, std::int64_t row, std::int64_t at, std::int64_t) {
-    NormVector packed;
-    packed.load(a.branch.x + base + at);
-    const MapPlace in = MapPlace::of(row, height, width);
-    const std::int64_t image = group * images + in.image;
-    NormValues g = {};
-    // Windows that contain the element: one in a direction at even places, two at odd ones.
-    for (int py = in.y / 2; py <= (in.y + 1) / 2; ++py) {
-      for (int px = in.x / 2; px <= (in.x + 1) / 2; ++px) {
-        if (py >= pooled_height || px >= pooled_width) continue;
-        const int tap = 3 * (in.y - (2 * py - 1)) + in.x - (2 * px - 1);
-        const std::int64_t from =
-            ((image * pooled_height + py) * pooled_width + px) * channels + place.column;
-        add_chosen(a, from, static_cast<unsigned>(tap), g);
+    const MapPlace first = MapPlace::of(row, pooled_height, pooled_width);
+    Window windows[2][2];
+    NormVector inputs[2][2];
+    const std::int64_t from = group * pooled.rows * channels + at;
+    const std::int64_t to =
+        (((group * images + first.image) * height + 2 * first.y) * width + 2 * first.x) * channels +
+        place.column;
+    const auto exists = [&](int i, int j) {
+      return 2 * first.y + i < height && 2 * first.x + j < width;
+    };
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        windows[i][j].load(a, from + (i * pooled_width + j) * channels,
+                           first.y + i < pooled_height && first.x + j < pooled_width);
+        if (exists(i, j)) inputs[i][j].load(a.branch.x + to + (i * width + j) * channels);
       }
     }
-    NormValues values;
-    packed.unpack(values);
+    const auto finish = [&]<int kI, int kJ>(std::integer_sequence<int, kI, kJ>) {
+      if (!exists(kI, kJ)) return;
+      NormValues g = {};
+      add_windows<kI, kJ>(windows, g);
+      NormValues values;
+      inputs[kI][kJ].unpack(values);
 #pragma unroll
-    for (int j = 0; j < kNormChannels; ++j) {
-      values[j] = fmaf(scale[j], g[j], fmaf(slope[j], values[j], offset[j]));
-    }
-    store(a.dx + base + at, values);
+      for (int j = 0; j < kNormChannels; ++j) {
+        values[j] = fmaf(scale[j], g[j], fmaf(slope[j], values[j], offset[j]));
+      }
+      store(a.dx + to + (kI * width + kJ) * channels, values);
+    };
+    finish(std::integer_sequence<int, 0, 0>{});
+    finish(std::integer_sequence<int, 0, 1>{});
+    finish(std::integer_sequence<int, 1, 0>{});
+    finish(std::integer_sequence<int, 1, 1>{});
   };
-  for_each_row<1>(place, rows.rows, channels, differentiate);
+  for_each_row<1>(place, pooled.rows, channels, differentiate);
 }
 
 void check_pool_shape(const PoolShape& shape) {
@@ -191,10 +234,10 @@ void batch_norm_pool_input_gradient(const BatchNormPoolInputGradient& a, Stream 
                            a.branch.offset) &&
                    all_aligned(8, a.taps),
                "batch_norm_pool: tensors must be aligned to 16 bytes, taps to 8");
-  const BatchNormShape rows = a.shape.rows();
-  const ColumnTiles tiles = batch_norm_tiles(rows, kPoolBlocksPerSm);
-  pool_input_gradient_kernel<<<batch_norm_grid(tiles, rows), kColumnThreads, 0, stream>>>(a, rows,
-                                                                                          tiles);
+  const BatchNormShape pooled = a.shape.pooled_rows();
+  const ColumnTiles tiles = batch_norm_tiles(pooled, kPoolGradientBlocksPerSm);
+  pool_input_gradient_kernel<<<batch_norm_grid(tiles, pooled), kColumnThreads, 0, stream>>>(
+      a, pooled, tiles);
   check_launch();
 }
 

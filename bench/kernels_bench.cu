@@ -124,7 +124,7 @@ int main(int argc, char** argv) {
   using namespace ablate::kernels::bench;  // NOLINT
   try {
     const std::string_view wanted = argc > 1 ? argv[1] : "";
-    for (const auto& cases : {attention_cases(), token_cases(), augment_cases()})
+    for (const auto& cases : {attention_cases(), token_cases(), augment_cases(), norm_cases()})
       run_cases(cases, wanted);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "kernels_bench: %s\n", error.what());

@@ -41,6 +41,7 @@ template <typename T>
 std::shared_ptr<T> random_values(std::int64_t count);
 
 std::vector<Case> attention_cases();
+std::vector<Case> norm_cases();
 std::vector<Case> token_cases();
 std::vector<Case> augment_cases();
 

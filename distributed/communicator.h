@@ -92,9 +92,10 @@ struct NcclOptions {
   /// Reduction in NVLink switches: faster on eight devices, but not bitwise equal between calls on
   /// Hopper. NCCL_NVLS_ENABLE in the environment has the last word.
   bool nvls = false;
-  /// Ranks arrive late at start-up (data, compilation); later all are in the same step.
+  /// Ranks arrive late at start-up (data, compilation), until the first step; then all are in the
+  /// same one.
   std::chrono::milliseconds init_timeout = std::chrono::minutes(15);
-  /// A step that runs longer hangs.
+  /// A step, or a collective outside one, that takes longer hangs.
   std::chrono::milliseconds step_timeout = std::chrono::minutes(2);
 };
 
@@ -104,7 +105,7 @@ struct NcclOptions {
 /// hold(). Throws TransientError on a failure or a time-out of the initialisation, naming the ranks
 /// that did not come.
 ///
-/// A thread of its own watches for errors of the transport and for steps that hang; on either it
+/// A thread of its own watches for errors of the transport and for what hangs; on either it
 /// aborts the communicator, so that whoever waits for the device comes back, and the next call
 /// throws TransientError. When nobody comes back the process ends with ExitCode::Transient.
 std::unique_ptr<Communicator> make_nccl_communicator(Communicator& host, int device,

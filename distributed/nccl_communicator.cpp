@@ -83,7 +83,7 @@ class NcclCommunicator final : public Communicator {
   struct State {
     State(Communicator& host, int device, const NcclOptions& options);
     NcclTrace trace;
-    NcclCore core;  // last: its end comes first, while the trace can still be asked
+    NcclCore core;  // last: it uses the trace to its end
   };
 
   class Enqueued;
@@ -104,9 +104,7 @@ class NcclCommunicator final : public Communicator {
 };
 
 NcclCommunicator::State::State(Communicator& host, int device, const NcclOptions& options)
-    : trace(device), core(host, device, options) {
-  core.on_report([this] { return trace.last(); });
-}
+    : trace(device), core(host, device, options, trace) {}
 
 class NcclCommunicator::Enqueued final : public Work {
  public:

@@ -25,11 +25,13 @@ double seconds(milliseconds duration) { return static_cast<double>(duration.coun
 
 }  // namespace
 
-NcclCore::NcclCore(Communicator& host, int device, const NcclOptions& options)
+NcclCore::NcclCore(Communicator& host, int device, const NcclOptions& options,
+                   const NcclTrace& trace)
     : rank_(host.rank()),
       size_(host.size()),
       device_(device),
       options_(options),
+      trace_(trace),
       exceptions_(std::uncaught_exceptions()) {
   setenv("NCCL_NVLS_ENABLE", options.nvls ? "1" : "0", /*replace=*/0);
   meet(host);
@@ -108,6 +110,7 @@ void NcclCore::check_health() {
 
 void NcclCore::step_begun(std::int64_t step) {
   const Lock lock(mutex_);
+  started_ = true;
   newest_step_ = step;
   if (step_) return;
   step_ = step;
@@ -122,11 +125,6 @@ void NcclCore::step_finished(std::int64_t step) {
     step_since_ = Clock::now();
   }
   check_health();
-}
-
-void NcclCore::on_report(std::function<std::string()> last_collective) {
-  const Lock lock(mutex_);
-  last_collective_ = std::move(last_collective);
 }
 
 // The functions below are called with the mutex held, or while no other thread exists.
@@ -185,30 +183,35 @@ void NcclCore::watch() {
     log_error(trouble);
     abort(trouble);
   }
-  const bool came_back =
-      changed_.wait_for(lock, kGrace, [this] { return leaving_ || noticed_ || !step_; });
-  if (came_back) return;
+  if (find_hang().empty()) return;  // nobody waits for the device
+  if (changed_.wait_for(lock, kGrace, [this] { return leaving_ || noticed_; })) return;
   log_error("the thread that waits for the device does not come back: the process ends");
   std::_Exit(static_cast<int>(ExitCode::Transient));
 }
 
 std::string NcclCore::find_trouble() {
-  std::string what;
   ncclResult_t state = ncclSuccess;
   const ncclResult_t asked = ncclCommGetAsyncError(comm_, &state);
   if (asked != ncclSuccess) state = asked;
-  const bool late = step_ && Clock::now() - step_since_ > options_.step_timeout;
+  std::string what = find_hang();
   if (state != ncclSuccess && state != ncclInProgress) {
     what = cat(ncclGetErrorString(state), "; ", ncclGetLastError(comm_));
-  } else if (late) {
-    what = cat("it has not finished within ", seconds(options_.step_timeout), " s");
-  } else {
-    return {};
   }
+  if (what.empty()) return {};
   const std::string where = step_ ? cat("step ", *step_) : std::string("between steps");
-  const std::string last = last_collective_ ? last_collective_() : std::string("unknown");
   return cat("NCCL: ", where, " on rank ", rank_, " of ", size_, ": ", what,
-             "; last collective done: ", last);
+             "; last collective done: ", trace_.last());
+}
+
+std::string NcclCore::find_hang() const {
+  const auto now = Clock::now();
+  if (step_ && now - step_since_ > options_.step_timeout) {
+    return cat("it has not finished within ", seconds(options_.step_timeout), " s");
+  }
+  const auto pending = trace_.pending();
+  const milliseconds patience = started_ ? options_.step_timeout : options_.init_timeout;
+  if (!pending || now - pending->since <= patience) return {};
+  return cat(pending->what, " has not finished within ", seconds(patience), " s");
 }
 
 }  // namespace ablate

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "distributed/communicator.h"
+#include "distributed/nccl_trace.h"
 
 struct ncclComm;  // of nccl.h, which only nccl_*.cpp include
 
@@ -24,7 +25,7 @@ namespace ablate {
 class NcclCore {
  public:
   /// Collective. Throws TransientError naming ranks that did not come.
-  NcclCore(Communicator& host, int device, const NcclOptions& options);
+  NcclCore(Communicator& host, int device, const NcclOptions& options, const NcclTrace& trace);
   ~NcclCore();
   NcclCore(const NcclCore&) = delete;
   NcclCore& operator=(const NcclCore&) = delete;
@@ -37,16 +38,15 @@ class NcclCore {
 
   void step_begun(std::int64_t step);
   void step_finished(std::int64_t step);
-  /// What is told about a hang: asked for by the watching thread.
-  void on_report(std::function<std::string()> last_collective);
 
  private:
-  using Clock = std::chrono::steady_clock;
+  using Clock = NcclTrace::Clock;
   using Lock = std::unique_lock<std::mutex>;
 
   void meet(Communicator& host) const;
   void watch();
   std::string find_trouble();
+  std::string find_hang() const;
   bool settle(std::chrono::milliseconds timeout);
   void check(int status, std::string_view what);
   void abort(const std::string& failure);
@@ -56,6 +56,7 @@ class NcclCore {
 
   const int rank_, size_, device_;
   const NcclOptions options_;
+  const NcclTrace& trace_;
   const int exceptions_;
   std::mutex mutex_;  // of all below
   std::condition_variable changed_;
@@ -65,8 +66,8 @@ class NcclCore {
   bool leaving_ = false;
   std::optional<std::int64_t> step_;  // the oldest under way
   std::int64_t newest_step_ = 0;
+  bool started_ = false;  // there was a step
   Clock::time_point step_since_;
-  std::function<std::string()> last_collective_;
   std::thread aborting_;
   std::thread watching_;  // last: starts when all else exists
 };

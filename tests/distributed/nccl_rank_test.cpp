@@ -270,6 +270,33 @@ TEST_F(NcclRankGpu, ARankThatHangsInAGraphComesBack) {
   world().barrier();
 }
 
+TEST_F(NcclRankGpu, ARankThatHangsBetweenStepsComesBack) {
+  if (world().size() < 2) GTEST_SKIP() << "needs 2 ranks";
+  auto nccl = make_nccl_communicator(world(), device_, {.step_timeout = milliseconds(1000)});
+  at::Tensor tensor = at::ones({77}, at::TensorOptions(device()));
+  nccl->step_begun(0);
+  nccl->all_reduce(tensor);
+  c10::cuda::device_synchronize();
+  nccl->step_finished(0);
+  std::this_thread::sleep_for(milliseconds(1500));
+  EXPECT_NO_THROW(nccl->all_reduce(tensor)) << "idle ranks do not hang";
+  c10::cuda::device_synchronize();
+  if (world().rank() == 0) {
+    nccl->all_reduce(tensor);
+    c10::cuda::device_synchronize();
+    try {
+      nccl->all_reduce(tensor);
+      FAIL() << "nobody watched";
+    } catch (const TransientError& error) {
+      const std::string text = error.what();
+      EXPECT_NE(text.find("between steps on rank 0 of 2: all_reduce of 77 Float"),
+                std::string::npos)
+          << text;
+    }
+  }
+  world().barrier();
+}
+
 TEST_F(NcclRankGpu, RanksThatDoNotComeAreNamed) {
   if (world().size() > 1) GTEST_SKIP() << "for one process";
   const auto ranks = make_thread_communicators(3);
@@ -287,7 +314,7 @@ TEST(NcclProcessesGpu, TwoRanksPassTheTestsOfARank) {
   for (const char* test :
        {"CapturedStepsEqualEagerOnesBitForBit", "RanksTogetherTrainLikeOneOnTheWholeBatch",
         "AGraphKeepsTheCommunicatorAlive", "AStepThatTakesTooLongIsAbortedAndNamed",
-        "ARankThatHangsInAGraphComesBack"}) {
+        "ARankThatHangsInAGraphComesBack", "ARankThatHangsBetweenStepsComesBack"}) {
     expect_pass_as_ranks(2, cat("NcclRankGpu.", test));
   }
 }

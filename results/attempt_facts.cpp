@@ -167,15 +167,16 @@ std::string store_facts(SQLite::Database& db, const AttemptKey& key, const Facts
 }
 
 void store_bench(SQLite::Database& db, const AttemptKey& key, const BenchNote& note,
-                 const std::string& origin) {
+                 const std::string& origin, std::int64_t measured_us) {
   const json object = parse_object(note.json, "a bench note");
   if (!column(object, "structure_hash").is_string() || !column(object, "protocol").is_string())
     throw SpecError("a bench note needs structure_hash and protocol");
   execute(db,
-          "INSERT OR IGNORE INTO bench(structure_hash, protocol, toolchain_id, machine_id, origin) "
+          "INSERT OR IGNORE INTO bench(structure_hash, protocol, toolchain_id, machine_id, origin, "
+          "measured_us) "
           "VALUES ('', '', (SELECT toolchain_id FROM attempt WHERE attempt_id = ?1), "
-          "(SELECT machine_id FROM attempt_rank WHERE attempt_id = ?1 AND rank = ?2), ?3)",
-          key.attempt, key.rank, origin);
+          "(SELECT machine_id FROM attempt_rank WHERE attempt_id = ?1 AND rank = ?2), ?3, ?4)",
+          key.attempt, key.rank, origin, measured_us);
   SQLite::Statement update(
       db, cat("UPDATE bench SET ", join(kBench, " = ?, "), " = ? WHERE origin = ?"));
   int i = 1;

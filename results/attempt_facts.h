@@ -25,6 +25,6 @@ std::string store_facts(SQLite::Database& database, const AttemptKey& key, const
 /// Inserts a row of the bench table, once for one `origin`. Throws SpecError when the text is not a
 /// JSON object with a structure_hash and a protocol.
 void store_bench(SQLite::Database& database, const AttemptKey& key, const BenchNote& note,
-                 const std::string& origin);
+                 const std::string& origin, std::int64_t measured_us);
 
 }  // namespace ablate

@@ -203,7 +203,7 @@ void AttemptIngest::on(const CheckpointNote& note, std::uint32_t) {
 }
 
 void AttemptIngest::on(const BenchNote& note, std::uint32_t sequence) {
-  store_bench(db_, key_, note, cat(header_.spool_uid, ":", sequence));
+  store_bench(db_, key_, note, cat(header_.spool_uid, ":", sequence), header_.start_us);
 }
 
 void AttemptIngest::on(const FinalValue& value, std::uint32_t) {

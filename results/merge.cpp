@@ -237,11 +237,12 @@ void Merge::copy_bench() {
   db_.exec(R"sql(
 INSERT OR IGNORE INTO main.bench(structure_hash, baseline_hash, toolchain_id, machine_id, protocol,
     device, dtype, batch, resolution, images_per_s, p50_ms, p99_ms, peak_bytes, joules_per_image,
-    macs, params, reps, spread, threads, max_batch, memory_budget, ratio, ratio_spread, origin)
+    macs, params, reps, spread, threads, max_batch, memory_budget, ratio, ratio_spread, origin,
+    measured_us)
   SELECT b.structure_hash, b.baseline_hash, dt.toolchain_id, dm.machine_id, b.protocol, b.device,
     b.dtype, b.batch, b.resolution, b.images_per_s, b.p50_ms, b.p99_ms, b.peak_bytes,
     b.joules_per_image, b.macs, b.params, b.reps, b.spread, b.threads, b.max_batch, b.memory_budget,
-    b.ratio, b.ratio_spread, b.origin
+    b.ratio, b.ratio_spread, b.origin, b.measured_us
   FROM src.bench b LEFT JOIN src.toolchain st ON st.toolchain_id = b.toolchain_id
   LEFT JOIN main.toolchain dt ON dt.hash = st.hash
   LEFT JOIN src.machine sm ON sm.machine_id = b.machine_id

@@ -64,7 +64,19 @@ ALTER TABLE bench ADD COLUMN ratio_spread REAL;
 )sql");
 }
 
-constexpr Migration kMigrations[] = {migration_1, migration_2, migration_3};
+// When a bench row was measured: the newest one of a structure counts, in whatever order spools
+// were ingested.
+void migration_4(SQLite::Database& db) {
+  db.exec(R"sql(
+ALTER TABLE bench ADD COLUMN measured_us INTEGER;
+UPDATE bench SET measured_us = (
+  SELECT a.start_us FROM spool s JOIN run r USING(run_uid)
+  JOIN attempt a ON a.run_id = r.run_id AND a.n = s.attempt_n
+  WHERE s.spool_uid = substr(bench.origin, 1, instr(bench.origin, ':') - 1));
+)sql");
+}
+
+constexpr Migration kMigrations[] = {migration_1, migration_2, migration_3, migration_4};
 
 int pragma(SQLite::Database& db, const char* name) {
   return db.execAndGet(cat("PRAGMA ", name)).getInt();

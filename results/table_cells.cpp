@@ -74,6 +74,19 @@ Cell change_cell(const Summary& row, const Summary& baseline) {
   return cell;
 }
 
+/// The same from measurements in turns with the baseline, which the row brings along. Two jobs at
+/// different times would blame the machine's mood on the row.
+Cell interleaved_change_cell(const CellData& row, Notes& notes) {
+  const Summary ratio = summarize(row.ratios);
+  return {format_change(ratio.mean, 1),
+          {notes.add("change: measured in turns with the baseline, not the ratio of the figures")},
+          {{"ratio", full_precision(ratio.mean)}}};
+}
+
+bool is_interleaved(const CellData& row, const CellData& baseline) {
+  return !row.ratios.empty() && !baseline.structure.empty() && row.against == baseline.structure;
+}
+
 Cell delta_cell(const Comparison& c, int value_decimals) {
   Cell cell;
   if (!c.difference) return cell;
@@ -205,6 +218,8 @@ Cell cell_of(const ColumnView& view, ColumnRole role, std::size_t row, Notes& no
   switch (role) {
     case ColumnRole::Delta:
       if (analysis.tested) return delta_cell(c, view.decimals);
+      if (is_interleaved(view.cells[row], view.cells[view.baseline]))
+        return interleaved_change_cell(view.cells[row], notes);
       return change_cell(analysis.summaries[row], analysis.summaries[view.baseline]);
     case ColumnRole::Pairs:
       return {std::to_string(c.pairs), {}, {{"pairs", std::to_string(c.pairs)}}};

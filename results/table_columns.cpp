@@ -13,10 +13,12 @@ struct BenchFigure {
   Better better;
   std::string_view condition = "''";  ///< what must not be mixed besides the protocol
   std::string_view spread = "NULL";   ///< relative, of repeated timings: not of what is counted
+  /// Of the figure over the baseline's, which was measured in turns with it.
+  std::string_view ratio = "NULL";
 };
 constexpr std::array<BenchFigure, 7> kFigures = {{
-    {"images_per_s", "images_per_s", "1/s", Better::Higher, "''", "spread"},
-    {"p50_ms", "p50_ms", "ms", Better::Lower, "''", "spread"},
+    {"images_per_s", "images_per_s", "1/s", Better::Higher, "''", "spread", "ratio"},
+    {"p50_ms", "p50_ms", "ms", Better::Lower, "''", "spread", "1 / ratio"},
     {"p99_ms", "p99_ms", "ms", Better::Lower},
     {"peak_mem_mib", "peak_bytes / 1048576.0", "MiB", Better::Lower},
     {"joules_per_image", "joules_per_image", "J", Better::Lower},
@@ -106,13 +108,16 @@ bool find_bench(TableColumn& column) {
     column.data.kind = ColumnKind::Bench;
     column.source = TableColumn::Source::Bench;
     // What must not be mixed makes up the protocol's name.
-    column.bench_sql =
-        cat("SELECT ", figure.sql,
-            ", protocol || coalesce(', ' || device, '') || coalesce(', ' || dtype, '') || "
-            "coalesce(', batch ' || batch, '') || coalesce(', ' || resolution || ' px', '') || "
-            "coalesce(', ' || nullif(threads, 1) || ' threads', '') || ",
-            figure.condition, ", ", figure.spread, " FROM bench WHERE structure_hash = ? AND ",
-            condition, " AND ", figure.sql, " IS NOT NULL ORDER BY bench_id DESC LIMIT 1");
+    column.bench_sql = cat(
+        "SELECT ", figure.sql,
+        ", protocol || coalesce(', ' || device, '') || coalesce(', ' || dtype, '') || "
+        "coalesce(', batch ' || batch, '') || coalesce(', ' || resolution || ' px', '') || "
+        "coalesce(', ' || nullif(threads, 1) || ' threads', '') || ",
+        figure.condition, ", ", figure.spread, ", ", figure.ratio,
+        ", baseline_hash FROM bench WHERE structure_hash = ? AND ", condition, " AND ", figure.sql,
+        " IS NOT NULL ORDER BY measured_us DESC, "
+        "substr(origin, 1, instr(origin, ':')) DESC, "
+        "CAST(substr(origin, instr(origin, ':') + 1) AS INTEGER) DESC, bench_id DESC LIMIT 1");
     return true;
   }
   return false;

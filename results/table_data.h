@@ -23,6 +23,11 @@ struct CellData {
   std::string protocol;           ///< Bench: name, device, dtype, batch: whatever must not be mixed
   std::optional<double> spread;   ///< Bench: relative spread over repetitions (0.01 = 1 %)
   bool shared_device = false;     ///< Timing: a run had company on its device
+  std::string structure;          ///< Bench: that all values were measured of; empty: of several
+  /// Bench: of the values over those of the structure `against`, measured in turns with them; for
+  /// every value, or empty.
+  std::vector<double> ratios;
+  std::string against;
 };
 
 struct RowData {

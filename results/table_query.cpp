@@ -164,10 +164,26 @@ void TableQuery::read_times(const TableColumn& column) {
   }
 }
 
+/// After the value was added to the cell.
+void add_comparison(CellData& cell, const std::string& structure,
+                    const std::optional<double>& ratio, const std::string& against) {
+  const bool first = cell.values.size() == 1;
+  if (first) cell.structure = structure;
+  if (cell.structure != structure) cell.structure.clear();
+  const bool goes_on =
+      first || (cell.ratios.size() + 1 == cell.values.size() && cell.against == against);
+  if (ratio && goes_on) {
+    cell.against = against;
+    cell.ratios.push_back(*ratio);
+  } else {
+    cell.ratios.clear();
+  }
+}
+
 void TableQuery::read_bench(const TableColumn& column) {
   struct Figure {
-    std::optional<double> value, spread;
-    std::string protocol;
+    std::optional<double> value, spread, ratio;
+    std::string protocol, against;
   };
   SQLite::Statement newest(db_, column.bench_sql);
   std::unordered_map<std::string, Figure> figures;
@@ -177,7 +193,8 @@ void TableQuery::read_bench(const TableColumn& column) {
     Figure& figure = entry->second;
     if (is_new && rebind(newest, runs_[i].structure).executeStep()) {
       figure = {newest.getColumn(0).getDouble(), number_or_null(newest.getColumn(2)),
-                newest.getColumn(1).getString()};
+                number_or_null(newest.getColumn(3)), newest.getColumn(1).getString(),
+                newest.getColumn(4).getString()};
     }
     if (!figure.value) continue;
     add_value(i, *figure.value);
@@ -185,6 +202,7 @@ void TableQuery::read_bench(const TableColumn& column) {
     // Structures of one cell under two protocols: both are named, and the table refuses them.
     if (cell.protocol.find(figure.protocol) == std::string::npos)
       cell.protocol += cell.protocol.empty() ? figure.protocol : " and " + figure.protocol;
+    add_comparison(cell, runs_[i].structure, figure.ratio, figure.against);
     if (figure.spread) cell.spread = std::max(cell.spread.value_or(0), *figure.spread);
   }
 }
@@ -223,6 +241,7 @@ std::string TableQuery::hash() const {
         add(value.seed);
         add(value.value);
       }
+      for (const double ratio : cell.ratios) add(ratio);
       add(cell.diverged);
       add(cell.missing);
     }

@@ -93,6 +93,31 @@ TEST_F(TableQueryTest, TheBaselineIsAsFastAsItself) {
   EXPECT_EQ(data.rows[0].cells[0].protocol, data.rows[1].cells[0].protocol);
 }
 
+TEST_F(TableQueryTest, SpeedCarriesTheRatioThatWasMeasuredInTurns) {
+  store.database().exec(
+      "UPDATE bench SET ratio = 1.25, baseline_hash = 'sa' WHERE structure_hash = 'sb'");
+  const TableData data = table({"images_per_s", "peak_mem_mib"});
+  EXPECT_EQ(data.rows[0].cells[0].structure, "sa");
+  EXPECT_TRUE(data.rows[0].cells[0].ratios.empty());
+  EXPECT_EQ(data.rows[1].cells[0].ratios, std::vector<double>{1.25});
+  EXPECT_EQ(data.rows[1].cells[0].against, "sa");
+  EXPECT_TRUE(data.rows[1].cells[1].ratios.empty()) << "memory has no ratio";
+}
+
+TEST_F(TableQueryTest, TheNewestBenchRowIsTheOneMeasuredLast) {
+  const auto bench = [&](int attempt, double images) {  // later attempts start later
+    SpoolBytes spool("a0", attempt);
+    spool.add(BenchNote{cat(R"({"structure_hash": "sa", "protocol": "infer-v1", )",
+                            R"("images_per_s": )", images, "}")});
+    spool.outcome(OutcomeState::Done, 9).write(folder.path());
+    Ingester(store).ingest({folder.path()});
+  };
+  bench(3, 200);
+  bench(2, 300);
+  EXPECT_EQ(table({"images_per_s"}).rows[0].cells[0].values.at(0).value, 200)
+      << "not the one that was ingested last";
+}
+
 TEST_F(TableQueryTest, CellsHoldValuesPerSeedAndSayWhatIsMissing) {
   const TableData data = table({"top1", "params_m"});
   ASSERT_EQ(data.rows.size(), 2U);

@@ -275,6 +275,14 @@ TEST(Tables, BenchColumnsRefuseMixedProtocols) {
   EXPECT_EQ(text(table, "ToMe", "images_per_s", ColumnRole::Value), "2100");
   EXPECT_EQ(text(table, "ToMe", "images_per_s", ColumnRole::Delta), "+40.0 %");
   EXPECT_TRUE(contains(table.caption, "images_per_s: measured alone under protocol infer b128"));
+  // Measured in turns with the baseline: that ratio, whatever the two jobs' own figures give.
+  data.rows[0].cells[0].structure = "sa";
+  data.rows[1].cells[0].ratios = {1.25};
+  data.rows[1].cells[0].against = "sa";
+  EXPECT_EQ(text(build_table({}, data), "ToMe", "images_per_s", ColumnRole::Delta), "+25.0 %");
+  data.rows[1].cells[0].against = "sc";
+  EXPECT_EQ(text(build_table({}, data), "ToMe", "images_per_s", ColumnRole::Delta), "+40.0 %")
+      << "in turns with another structure";
   data.rows[1].cells[0].protocol = "infer b256 fp32";
   const std::string error = error_of({}, data);
   EXPECT_NE(error.find("mixes protocols"), std::string::npos) << error;

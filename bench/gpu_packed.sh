@@ -6,7 +6,8 @@
 # starting and the last evaluation count nothing. The rival steps on images that lie ready: whole-step graphs of
 # compiled models.
 # Environment: ABLATE_TRAIN (default build/release/bin/ablate-train), PYTHON with timm 1.0.29 and torch 2.11
-# (default python3), CIFAR100=DIR (default: generated images), RIVAL=0 leaves the rival out. Prints JSON lines.
+# (default python3), CIFAR100=DIR (default: generated images), EPOCHS (default 48: further epochs over all runs),
+# RIVAL=0 leaves the rival out. Prints JSON lines.
 set -eu
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- 1 2 4 8
@@ -15,7 +16,7 @@ python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 first_epochs=2
-epochs_in_all=24  # further ones, over all runs
+epochs_in_all=${EPOCHS:-48}  # further ones, over all runs
 
 dataset='{ name = "synthetic", train_size = 50000, test_size = 1000, image_size = 32, classes = 100 }'
 data=()

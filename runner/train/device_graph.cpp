@@ -24,6 +24,10 @@ c10::cuda::CUDAStream stream_for_capture(c10::DeviceIndex device) {
              : current;
 }
 
+void wait_quietly(const c10::cuda::CUDAStream& stream) {
+  static_cast<void>(cudaStreamSynchronize(stream.stream()));
+}
+
 bool DeviceGraph::capture(const std::function<void()>& work, std::string_view what) {
   c10::cuda::device_synchronize();
   // What eager work left in the cache would lie unused beside the graph's own pool.

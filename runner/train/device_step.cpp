@@ -53,7 +53,7 @@ DeviceStep::DeviceStep(Parts parts)
 }
 
 DeviceStep::~DeviceStep() {
-  stream_.synchronize();
+  wait_quietly(stream_);
   graph_.reset();
 }
 

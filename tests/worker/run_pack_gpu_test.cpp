@@ -1,3 +1,7 @@
+#include <chrono>
+#include <cstdlib>
+#include <thread>
+
 #include <gtest/gtest.h>
 
 #include "runner/core/error.h"
@@ -111,6 +115,52 @@ TEST_F(RunPackGpu, ARunThatDivergesEndsAlone) {
   EXPECT_EQ(run_together({bad, good}, together.path()), static_cast<int>(ExitCode::Diverged));
   copy_choices(together.path(), alone.path());
   expect_same_bits(read_run(good, environment_in(together.path())), run_alone(good, alone.path()));
+}
+
+/// Where a process that loses its device works, for it and for the one that looks afterwards.
+constexpr const char* kLostFolder = "ABLATE_TEST_LOST_DEVICE";
+
+/// Two runs, and a fault of the device once both have checkpoints. Returns the exit status.
+int lose_the_device(const std::vector<RunSpec>& specs, const fs::path& out) {
+  const auto has_checkpoint = [&](const RunSpec& spec) {
+    std::error_code ignored;
+    return fs::directory_iterator(RunPaths(out, spec.id()).checkpoints(), ignored) !=
+           fs::directory_iterator();
+  };
+  const std::jthread fault([&] {
+    while (!has_checkpoint(specs[0]) || !has_checkpoint(specs[1])) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    at::_assert_async(at::zeros({1}, at::device(at::kCUDA)));
+  });
+  return run_together(specs, out);
+}
+
+TEST_F(RunPackGpu, ALostDeviceSendsAllRunsBackToTheirCheckpoints) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");  // in a process of its own
+  TempFolder folder;
+  ::setenv(kLostFolder, folder.path().c_str(), /*overwrite=*/0);
+  const fs::path out = std::getenv(kLostFolder);
+  Overrides settings = kHalfPrecision;
+  settings.emplace_back("epochs=50");
+  const std::vector<RunSpec> specs = {packed_spec(1, settings), packed_spec(2, settings)};
+  const auto transient = static_cast<int>(ExitCode::Transient);
+  EXPECT_EXIT(std::_Exit(lose_the_device(specs, out)), testing::ExitedWithCode(transient), "");
+  ::unsetenv(kLostFolder);
+  std::vector<PackedRun> runs;
+  for (const RunSpec& spec : specs) {
+    const Outcome outcome = spooled_outcome(RunPaths(out, spec.id()).spool(1, 0));
+    EXPECT_EQ(outcome.state, OutcomeState::Transient) << outcome.detail;
+    EXPECT_EQ(outcome.cause, "node") << outcome.detail;
+    runs.push_back(device_run(spec, out));
+    runs.back().environment.attempt = 2;
+  }
+  EXPECT_EQ(run_pack(std::move(runs), {}), 0);
+  const TempFolder alone;
+  copy_choices(out, alone.path());
+  for (const RunSpec& spec : specs) {
+    expect_same_bits(read_run(spec, environment_in(out), 2), run_alone(spec, alone.path()));
+  }
 }
 
 TEST_F(RunPackGpu, TellsHowMuchOfTheDeviceTheProcessTook) {

@@ -7,25 +7,29 @@ namespace ablate {
 
 DeviceForward::DeviceForward(Parts parts)
     : parts_(std::move(parts)),
-      stream_(stream_for_capture(parts_.model.parameters().front().get_device())),
-      context_(parts_.model.parameters().front().device()) {
+      stream_(stream_for_capture(parts_.model.parameters().front().get_device())) {
+  const at::Device device = parts_.model.parameters().front().device();
   const std::int64_t side = parts_.model.image_size();
   images_ = at::zeros({parts_.batch, 3, side, side},
-                      at::TensorOptions().dtype(at::kFloat).device(context_.device()));
-  context_.bind_for_inference(parts_.model);
-  context_.gemm().set_choices(parts_.choices);
+                      at::TensorOptions().dtype(at::kFloat).device(device));
+  if (parts_.fused) {
+    context_.emplace(device);
+    context_->bind_for_inference(parts_.model);
+    context_->gemm().set_choices(parts_.choices);
+  }
   c10::cuda::device_synchronize();
 }
 
 DeviceForward::~DeviceForward() {
-  stream_.synchronize();
+  wait_quietly(stream_);
   graph_.reset();
 }
 
 void DeviceForward::refresh_weights() {
+  if (!context_) return;            // plain operations read the parameters themselves
   c10::cuda::device_synchronize();  // updates may come from other streams
   const c10::cuda::CUDAStreamGuard guard(stream_);
-  context_.refresh_for_inference();
+  context_->refresh_for_inference();
 }
 
 void DeviceForward::enqueue(const at::Tensor& images) {
@@ -44,10 +48,12 @@ void DeviceForward::enqueue(const at::Tensor& images) {
 void DeviceForward::prepare() {
   const RunGate::Alone alone(RunGate::of_process());
   c10::cuda::device_synchronize();
-  context_.gemm().set_timing(true);
+  if (context_) context_->gemm().set_timing(true);
   run();
-  context_.gemm().set_timing(false);
-  if (parts_.settle) context_.gemm().set_choices(parts_.settle(context_.gemm().choices()));
+  if (context_) {
+    context_->gemm().set_timing(false);
+    if (parts_.settle) context_->gemm().set_choices(parts_.settle(context_->gemm().choices()));
+  }
   run();
   graph_.capture([this] { run(); }, "evaluation");
   prepared_ = true;
@@ -55,7 +61,7 @@ void DeviceForward::prepare() {
 
 void DeviceForward::run() {
   ForwardState state;
-  state.fused = &context_;
+  state.fused = context_ ? &*context_ : nullptr;
   logits_ = parts_.model.forward(images_, state);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 
 #include "methods/models/fused/context.h"
 #include "runner/train/device_graph.h"
@@ -9,13 +10,14 @@ namespace ablate {
 
 class Model;
 
-/// Forward passes of one model in evaluation mode on a CUDA device, with fused operations, one
-/// captured graph for its batch. Belongs to a structure; works on a stream as DeviceStep does.
+/// Forward passes of one model in evaluation mode on a CUDA device, one captured graph for its
+/// batch. Belongs to a structure; works on a stream as DeviceStep does.
 class DeviceForward {
  public:
   struct Parts {
     Model& model;
     std::int64_t batch;
+    bool fused = true;  ///< operations in bfloat16; else plain ones
     /// As in DeviceStep::Parts.
     kernels::GemmChoices choices{};
     std::function<kernels::GemmChoices(const kernels::GemmChoices& found)> settle{};
@@ -45,7 +47,7 @@ class DeviceForward {
 
   Parts parts_;
   c10::cuda::CUDAStream stream_;
-  FusedContext context_;
+  std::optional<FusedContext> context_;
   at::Tensor images_, logits_;
   bool prepared_ = false;
   DeviceGraph graph_;

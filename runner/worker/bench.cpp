@@ -9,13 +9,14 @@
 #include "runner/measure/throughput.h"
 #include "runner/worker/bench_device.h"
 #include "runner/worker/bench_evidence.h"
+#include "runner/worker/bench_ideal.h"
 #include "runner/worker/bench_part.h"
 #include "runner/worker/bench_ranks.h"
 #include "runner/worker/bench_report.h"
 #include "runner/worker/bench_subject.h"
 #include "runner/worker/data_options.h"
+#include "runner/worker/model_options.h"
 #include "runner/worker/ranks.h"
-#include "runner/worker/standalone_model.h"
 #include "runner/worker/torch_switches.h"
 #include "runner/worker/verb.h"
 
@@ -27,11 +28,12 @@ using nlohmann::json;
 
 struct BenchOptions {
   fs::path structure, against, out_spool, profile;
+  ModelOptions model;
   std::vector<std::string> data;
-  std::string kind = "infer", dtype = "fp32", device = "cpu", run_uid;
+  std::string kind = "infer", dtype = "fp32", device = "cpu", run_uid, against_methods;
   std::int64_t batch = 128, memory_budget_mib = 0;
   int threads = 1, attempt = 0;
-  bool largest_batch = false;
+  bool largest_batch = false, ideal = false, plain_attention = false;
   TimingOptions timing;
 
   Protocol protocol() const {
@@ -42,16 +44,23 @@ struct BenchOptions {
             .threads = threads};
   }
   bool on_device() const { return device != "cpu"; }
+  bool compares() const { return !against.empty() || !against_methods.empty(); }
 };
 
 void check(const BenchOptions& options) {
-  if (options.structure.empty()) {
+  if (options.structure.empty() == options.model.model.empty()) {
     throw SpecError(
-        "what is to be measured? Give --structure FILE, or one of the parts `loader` and `comm`; "
-        "`ablate-train bench --help` has examples");
+        "what is to be measured? Give --structure FILE or --model NAME, or one of the parts "
+        "`loader` and `comm`; `ablate-train bench --help` has examples");
   }
-  if (options.on_device() != (options.dtype == "bf16")) {
-    throw SpecError("--dtype bf16 and --device cuda go together: fused operations are bfloat16");
+  if (!options.on_device() && options.dtype == "bf16") {
+    throw SpecError("--dtype bf16 is for --device cuda, where fused operations are bfloat16");
+  }
+  if (options.on_device() && options.dtype == "fp64") {
+    throw SpecError("--device cuda takes --dtype bf16 (fused operations) or fp32 (plain ones)");
+  }
+  if (options.ideal && (!options.on_device() || !options.compares())) {
+    throw SpecError("--ideal is for --device cuda with a baseline: --against or --against-methods");
   }
   if (options.on_device() && options.memory_budget_mib > 0) {
     throw SpecError("--memory-budget-mib is for --device cpu; on a device use --max-batch");
@@ -149,18 +158,52 @@ void add_comparison(json& row, const Structure& baseline,
 
 void check_for_ranks(const BenchOptions& options) {
   check(options);
-  if (options.kind != "train" || !options.against.empty() || !options.out_spool.empty()) {
+  if (options.kind != "train" || options.compares() || !options.out_spool.empty()) {
     throw SpecError(
         "several ranks measure --protocol train of one structure, without --against and "
         "--out-spool; all else is measured by one rank: start it without a launcher");
   }
 }
 
+Structure measured_structure(const BenchOptions& options) {
+  return options.structure.empty()
+             ? options.model.structure_with(options.model.methods)
+             : read_structure(options.structure, parse_data_roots(options.data));
+}
+
+Structure baseline_structure(const BenchOptions& options) {
+  return options.against.empty() ? options.model.structure_with(options.against_methods)
+                                 : read_structure(options.against, parse_data_roots(options.data));
+}
+
+/// What the difference to the baseline is of what it could be.
+void add_ideal(json& row, const std::vector<Structure>& structures, const BenchOptions& options) {
+  if constexpr (ABLATE_HAS_CUDA) {
+    const BranchCosts costs = measure_branches(structures[1], options.protocol(), options.timing);
+    const double ideal =
+        ideal_saving(block_tokens(structures[0]), block_tokens(structures[1]), costs);
+    const double base_ms = row.at("p50_ms").get<double>() * row.at("ratio").get<double>();
+    const double saved_ms = base_ms - row.at("p50_ms").get<double>();
+    row["attention_branch_ms"] = 1e3 * costs.attention;
+    row["mlp_branch_ms"] = 1e3 * costs.mlp;
+    row["ideal_ms"] = base_ms - 1e3 * ideal;
+    row["share_of_ideal"] = saved_ms / (1e3 * ideal);
+  }
+}
+
+void set_switches(const BenchOptions& options) {
+  set_torch_switches(options.threads);
+  if (!options.plain_attention) return;
+  at::globalContext().setSDPUseFlash(false);
+  at::globalContext().setSDPUseMemEfficient(false);
+  at::globalContext().setSDPUseCuDNN(false);
+}
+
 /// One row for all ranks; its protocol has their number.
 int bench_on_ranks(const BenchOptions& options, Communicator& world) {
   check_for_ranks(options);
-  set_torch_switches(options.threads);
-  const Structure structure = read_structure(options.structure, parse_data_roots(options.data));
+  set_switches(options);
+  const Structure structure = measured_structure(options);
   const RankTimes times =
       time_training_on_ranks(structure, options.protocol(), options.timing, world);
   if (world.rank() != 0) return static_cast<int>(ExitCode::Done);
@@ -181,12 +224,11 @@ int bench_on_ranks(const BenchOptions& options, Communicator& world) {
 
 int bench(const BenchOptions& options) {
   check(options);
-  set_torch_switches(options.threads);
-  const DataRoots data = parse_data_roots(options.data);
-  std::vector<Structure> structures{read_structure(options.structure, data)};
+  set_switches(options);
+  std::vector<Structure> structures{measured_structure(options)};
   std::vector<std::string> labels{"structure"};
-  if (!options.against.empty()) {
-    structures.push_back(read_structure(options.against, data));
+  if (options.compares()) {
+    structures.push_back(baseline_structure(options));
     labels.emplace_back("against");
   }
   const auto seconds = options.on_device() ? time_on_device(structures, options)
@@ -198,6 +240,7 @@ int bench(const BenchOptions& options) {
     report.rows.push_back(measure_row(structures[i], seconds[i], options));
   }
   if (structures.size() > 1) add_comparison(report.rows[0], structures[1], seconds);
+  if (options.ideal) add_ideal(report.rows[0], structures, options);
   if (!options.profile.empty()) {
     report.record["profile"] =
         profile_structure(structures[0], options.protocol(), options.profile);
@@ -218,7 +261,8 @@ void add_measuring_options(CLI::App& app, BenchOptions& options) {
   app.add_option("--batch", options.batch, "Images of a repetition")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--device", options.device, "cpu, or cuda with --dtype bf16")
+  app.add_option("--device", options.device,
+                 "cpu, or cuda: --dtype bf16 for fused operations, fp32 for plain ones")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
   app.add_option("--dtype", options.dtype, "fp32, fp64 or bf16")
@@ -238,6 +282,11 @@ void add_measuring_options(CLI::App& app, BenchOptions& options) {
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--max-batch", options.largest_batch,
                "Find the largest batch that the device's memory holds, by trying");
+  app.add_flag("--ideal", options.ideal,
+               "Measure the dense branches alone, too: what part of the saving that the fewer "
+               "tokens and branches are worth is reached (share_of_ideal)");
+  app.add_flag("--plain-attention", options.plain_attention,
+               "Keep LibTorch from fusing the attention of plain operations");
   app.add_option("--profile", options.profile,
                  "Record a few repetitions: Chrome trace to this file, device time by class of "
                  "kernel to the table and the spool")
@@ -246,10 +295,15 @@ void add_measuring_options(CLI::App& app, BenchOptions& options) {
 
 void add_options(CLI::App& app, BenchOptions& options) {
   app.add_option("--structure", options.structure,
-                 "final/structure.json of a run, or a resolved spec.json")
+                 "final/structure.json of a run, or a resolved spec.json; or else --model")
       ->check(CLI::ExistingFile);
   app.add_option("--against", options.against, "The baseline, measured in turns with it")
       ->check(CLI::ExistingFile);
+  add_model_options(app, options.model);
+  app.add_option("--against-methods", options.against_methods,
+                 "The baseline: the same --model with these methods; '[]' for none")
+      ->needs("--model")
+      ->excludes("--against");
   add_data_option(app, options.data);
   add_measuring_options(app, options);
   auto* run = app.add_option("--run", options.run_uid, "Run that the spool's rows came from");
@@ -272,6 +326,9 @@ const Registry<Verb>::Add added{{
         "    --memory-budget-mib 2048\n"
         "  ablate-train bench --structure out/runs/<id>/final/structure.json --protocol train \\\n"
         "    --device cuda --dtype bf16 --max-batch --profile trace.json\n"
+        "  ablate-train bench --model deit_small_patch16_224 --methods '[{ name = \"tome\", r = 13 "
+        "}]' \\\n"
+        "    --against-methods '[]' --ideal --protocol train --device cuda --dtype bf16\n"
         "  ablate-train bench loader run.toml --data cifar100=DIR --loader-threads 2\n"
         "  mpirun -n 2 ablate-train bench --structure out/runs/<id>/final/structure.json \\\n"
         "    --protocol train --device cuda --dtype bf16      # all ranks together and alone\n"

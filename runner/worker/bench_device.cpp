@@ -39,8 +39,8 @@ DeviceBenchSubject::State::State(const Structure& structure, const Protocol& pro
   model->train(trains);
   const Batch batch = synthetic_batch(*model, structure, protocol.batch, at::kFloat);
   if (!trains) {
-    forward = std::make_unique<DeviceForward>(
-        DeviceForward::Parts{.model = *model, .batch = protocol.batch});
+    forward = std::make_unique<DeviceForward>(DeviceForward::Parts{
+        .model = *model, .batch = protocol.batch, .fused = protocol.dtype == "bf16"});
     forward->inputs().copy_(batch.images);
     return;
   }
@@ -59,6 +59,7 @@ DeviceBenchSubject::State::State(const Structure& structure, const Protocol& pro
                         .batch = protocol.batch,
                         .first_position = communicator ? communicator->rank() * protocol.batch : 0,
                         .seed = 0,
+                        .fused = protocol.dtype == "bf16",
                         .communicator = communicator});
   step->inputs().images.copy_(batch.images);
   step->inputs().labels.copy_(batch.labels);

@@ -5,7 +5,7 @@
 #include "methods/models/fold.h"
 #include "methods/models/weights_io.h"
 #include "runner/core/error.h"
-#include "runner/worker/standalone_model.h"
+#include "runner/worker/model_options.h"
 #include "runner/worker/torch_switches.h"
 #include "runner/worker/verb.h"
 
@@ -15,9 +15,9 @@ namespace {
 namespace fs = std::filesystem;
 
 struct ForwardOptions {
-  std::string model, model_params = "{}", methods = "[]", dtype = "fp32";
+  ModelOptions model;
+  std::string dtype = "fp32";
   fs::path structure, weights, input, output;
-  std::int64_t classes = 1000;
   std::uint64_t seed = 0;
   std::vector<std::string> taps;
   bool gradients = false, fold = false;
@@ -28,15 +28,10 @@ struct ForwardOptions {
 
 /// Base model, weights, surgery: the order of a run.
 std::shared_ptr<Model> make_model(const ForwardOptions& options) {
-  Structure structure{.model = {}, .classes = options.classes, .bn_group = 0, .edits = {}};
-  std::vector<Component> methods;
-  if (options.structure.empty()) {
-    structure.model =
-        resolve_model(options.model, toml_argument(options.model_params, "model-params"));
-    methods = resolve_methods(options.model, toml_argument(options.methods, "methods"));
-  } else {
-    structure = read_structure(options.structure, {});
-  }
+  const bool named = options.structure.empty();
+  const Structure structure = named ? options.model.base() : read_structure(options.structure, {});
+  const std::vector<Component> methods =
+      named ? options.model.resolved_methods() : std::vector<Component>{};
   const std::shared_ptr<Model> model = build_model(structure, options.scalar_type(), options.seed);
   if (!options.weights.empty()) load_weights(*model, options.weights);
   if (!methods.empty()) {
@@ -86,7 +81,7 @@ void add_taps(const ForwardState& state, NamedTensors& results) {
 }
 
 int forward(const ForwardOptions& options) {
-  if (options.model.empty() == options.structure.empty()) {
+  if (options.model.model.empty() == options.structure.empty()) {
     throw SpecError("give either --model NAME or --structure FILE");
   }
   set_torch_switches(options.threads);
@@ -113,14 +108,10 @@ int forward(const ForwardOptions& options) {
 }
 
 void add_options(CLI::App& app, ForwardOptions& options) {
-  app.add_option("--model", options.model, "Registered model");
+  add_model_options(app, options.model);
   app.add_option("--structure", options.structure,
                  "structure.json of a finished run, instead of --model and --methods")
       ->check(CLI::ExistingFile);
-  app.add_option("--model-params", options.model_params,
-                 "Its settings: inline TOML table, or a file with the key model-params");
-  app.add_option("--methods", options.methods,
-                 "Methods: inline TOML array, or a file with the key methods");
   app.add_option("--weights", options.weights, "Safetensors under timm or torchvision names")
       ->check(CLI::ExistingFile);
   app.add_option("--input", options.input, "Safetensors with images (B, 3, S, S)")
@@ -134,9 +125,6 @@ void add_options(CLI::App& app, ForwardOptions& options) {
                "Gradients of sum(logits * loss_weight), loss_weight (B, classes) in the input");
   app.add_option("--dtype", options.dtype, "fp32 or fp64")
       ->check(CLI::IsMember({"fp32", "fp64"}))
-      ->capture_default_str();
-  app.add_option("--classes", options.classes, "Classes of the head")
-      ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--seed", options.seed, "Draws the weights when no file gives them");
   app.add_option("--threads", options.threads, "Threads of tensor operations")

@@ -218,6 +218,17 @@ TEST_P(DeviceStepGpu, ForwardPassesAgreeWithPlainOnes) {
   EXPECT_LT(relative_error(logits, truth), 0.02);
 }
 
+TEST_P(DeviceStepGpu, PlainForwardPassesAreCapturedToo) {
+  DeviceSubject subject(GetParam());
+  subject.model->eval();
+  at::globalContext().setAllowTF32CuBLAS(false);
+  DeviceForward forward({.model = *subject.model, .batch = kBatch, .fused = false});
+  for (int i = 0; i < 3; ++i) forward.enqueue(subject.inputs.images);
+  const at::Tensor truth = test::logits_of(*subject.model, subject.inputs.images);
+  EXPECT_EQ(forward.wait().scalar_type(), at::kFloat);
+  EXPECT_LT(relative_error(forward.logits(), truth), 1e-5);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Shapes, DeviceStepGpu,
     testing::Values("image_size = 32\npatch_size = 4\nembed_dim = 192\ndepth = 3\nnum_heads = 3\n"

@@ -136,8 +136,10 @@ at::Tensor follow(const at::Tensor& sources, const at::Tensor& positions) {
 /// Leaves the tokens to the next join.
 [[maybe_unused]] TokenStream merge_in_join(const TokenGroups& groups, TokenStream stream,
                                            ForwardState& state) {
-  if (state.carried_keys.defined()) {
-    state.carried_keys = fused::merge_means(groups, state.carried_keys, state.token_sizes);
+  if constexpr (kFusable) {
+    if (state.carried_keys.defined()) {
+      state.carried_keys = fused::merge_means(groups, state.carried_keys, state.token_sizes);
+    }
   }
   if (state.track_sources) state.sources = follow(state.sources, groups.positions.to(at::kLong));
   state.token_sizes = groups.sizes.unsqueeze(2);

@@ -45,7 +45,8 @@ def measure(run, seconds: float, warm_up: int) -> list[float]:
     return windows
 
 
-def training(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, mode: str):
+def training(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, mode: str,
+             autocast: bool = True):
     """A function that makes one step: forward, loss, backward, AdamW."""
     graph = mode in ("graph", "graph_compile")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05, fused=True,
@@ -54,7 +55,7 @@ def training(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor,
     network = torch.compile(model) if mode in ("compile", "graph_compile") else model
 
     def step() -> None:
-        with torch.autocast("cuda", torch.bfloat16, cache_enabled=not graph):
+        with torch.autocast("cuda", torch.bfloat16, enabled=autocast, cache_enabled=not graph):
             loss = criterion(network(images), labels)
         loss.backward()
         optimizer.step()
@@ -88,9 +89,10 @@ def side_by_side(copies: list):
     return run
 
 
-def inference(model: torch.nn.Module, images: torch.Tensor, mode: str):
-    model = model.half().eval()
-    images = images.half()
+def inference(model: torch.nn.Module, images: torch.Tensor, mode: str, half: bool = True):
+    model = model.eval()
+    if half:
+        model, images = model.half(), images.half()
     network = torch.compile(model) if mode == "compile" else model
 
     def run() -> None:

@@ -59,6 +59,8 @@ struct ModelInfo {
   int semantics;            ///< raised when the same spec would compute something else
   std::vector<Slot> offers;
   std::int64_t image_size;
+  /// Has a distillation head by its name; a setting `distilled = true` gives others one.
+  bool distilled = false;
   bool batch_norm = false;  ///< has GroupBatchNorm2d: batches must be whole groups of bn_group
   /// TOML text of settings at which it trains in seconds on images of 16 x 16; the conformance
   /// tests exercise every model that gives some, and each family has one that does.

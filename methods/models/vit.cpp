@@ -252,6 +252,7 @@ const bool registered = [] {
         .semantics = 1,
         .offers = {Slot::TokenMixer, Slot::ResidualGains, Slot::TokenReducer},
         .image_size = v.image_size,
+        .distilled = v.distilled,
         .example = v.name == "vit" ? kExample : "",
         .configure = configure,
     }};

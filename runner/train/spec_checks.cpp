@@ -58,6 +58,17 @@ void check_start_weights(const Params& run, const TrainingOptions& options, cons
            "\"ema\", but the parent run keeps no weight average; give it ema_decay > 0");
 }
 
+void check_distillation_head(const std::string& where, const ModelInfo& info,
+                             const Component& model, std::int64_t epochs, bool taught) {
+  const Value* setting = model.params.find("distilled");
+  const bool distilled = info.distilled || (setting && setting->as_bool());
+  if (!distilled || taught || epochs == 0) return;
+  throw SpecError(cat(where, ": ", model.name,
+                      " has a distillation head, which only a teacher trains and half of every "
+                      "evaluation hangs on; add teacher = \"LABEL\" to the variant, start from "
+                      "trained weights, or take the model without it"));
+}
+
 void check_teacher_images(const Params& run, const RunSpec& student, const RunSpec& teacher) {
   const std::int64_t own = image_size(student), its = image_size(teacher);
   if (own == its) return;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 
+#include "methods/models/model.h"
 #include "runner/core/params.h"
 #include "runner/core/run_spec.h"
 #include "runner/train/training_options.h"
@@ -28,6 +29,11 @@ void check_image_size(const std::string& where, std::int64_t augmented, std::int
 
 /// `init` is the parent run that weights come from, or null.
 void check_start_weights(const Params& run, const TrainingOptions& options, const RunSpec* init);
+
+/// Training of the model needs a teacher when it has a distillation head that nobody has trained:
+/// evaluation averages both heads. `taught` says that there is a teacher, or trained weights.
+void check_distillation_head(const std::string& where, const ModelInfo& info,
+                             const Component& model, std::int64_t epochs, bool taught);
 
 /// A teacher sees its student's images.
 void check_teacher_images(const Params& run, const RunSpec& student, const RunSpec& teacher);

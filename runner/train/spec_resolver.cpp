@@ -100,6 +100,7 @@ class Resolver {
     result_.spec.model = resolve_part(part, "model", model_->semantics, [&](Params& params) {
       model_->configure(model_->name, params);
     });
+    model_where_ = part.where;
     const ResolvedRun* init = parent("init");
     if (init && !(init->spec.model == result_.spec.model)) {
       throw SpecError(cat(part.where, ": the parent run is a ", init->spec.model.name,
@@ -190,11 +191,16 @@ class Resolver {
         });
   }
 
+  void check_heads(const TrainingOptions& options, bool trained) {
+    check_distillation_head(model_where_, *model_, result_.spec.model, options.epochs,
+                            trained || parent("teacher"));
+  }
+
   void resolve_init(const TrainingOptions& options) {
     const ResolvedRun* source = parent("init");
     check_start_weights(run_, options, source ? &source->spec : nullptr);
     const Value* init = run_.raw("init", "start weights: { weights = FILE }");
-    if (!init) return;
+    if (!init) return check_heads(options, source != nullptr);
     if (source) run_.fail("init", "a run that starts from a parent has no other weights");
     Params params(*init, "init");
     const std::filesystem::path file =
@@ -202,6 +208,7 @@ class Resolver {
     const bool reset_head = params.boolean(
         "reset_head", false, "draw a new classifier when the file's has another class count");
     params.finish();
+    check_heads(options, !reset_head);
     if (!std::filesystem::is_regular_file(file)) {
       throw SpecError(cat(params.where("weights"), ": no file ", file.string()));
     }
@@ -254,6 +261,7 @@ class Resolver {
   int ranks_ = 1;
   std::int64_t holdout_ = 0;
   const ModelInfo* model_ = nullptr;
+  std::string model_where_;
   ResolvedRun result_;
 };
 

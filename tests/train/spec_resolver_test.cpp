@@ -260,6 +260,24 @@ TEST(ParentRuns, MustFit) {
                {"distillation.tau", "unknown key"});
 }
 
+TEST(RunTable, ADistillationHeadNeedsATeacherOrTrainedWeights) {
+  const auto resolve_from = [](const std::vector<std::string>& overrides,
+                               const std::vector<DraftParent>& parents) {
+    return resolve_run(run_table(kTinyVit, joined({"model.distilled=true"}, overrides)), parents,
+                       {}, 1);
+  };
+  expect_words(message_of<SpecError>([&] { resolve_from({}, {}); }),
+               {"vit has a distillation head", "teacher = \"LABEL\""});
+  expect_words(message_of<SpecError>(
+                   [&] { resolve_table(kTinyVit, {"model=deit_tiny_distilled_patch16_224"}); }),
+               {"deit_tiny_distilled_patch16_224 has a distillation head"});
+  const ResolvedRun network = resolve_run(run_table(kTinyResNet, {}), {}, {}, 1);
+  EXPECT_NO_THROW(resolve_from({}, {{"teacher", &network}}));
+  const ResolvedRun taught = resolve_from({}, {{"teacher", &network}});
+  EXPECT_NO_THROW(resolve_from({}, {{"init", &taught}}));
+  EXPECT_NO_THROW(resolve_from({"epochs=0"}, {})) << "its speed may be asked for";
+}
+
 // Evaluation alone, and removal at once, need no epochs.
 TEST(RunTable, DilutionNeedsNoLongerRunThanItTakes) {
   for (const char* methods : {R"(methods=[{name="nose",remove=1,dilution_epochs=1}])",

@@ -52,6 +52,8 @@ struct TokenStream {
   /// Set by token reducers in fused passes: the groups whose weighted means the next join takes, as
   /// a part of itself. value() is that of the single tokens.
   TokenGroups groups{};
+  /// Likewise: how many tokens, from the front, the next join lets through; 0: all of them.
+  std::int64_t first = 0;
 
   at::Tensor value() const;
   /// The stream whose value is `gain` times this one's.

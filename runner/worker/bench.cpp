@@ -34,6 +34,7 @@ struct BenchOptions {
   std::int64_t batch = 128, memory_budget_mib = 0;
   int threads = 1, attempt = 0;
   bool largest_batch = false, ideal = false, plain_attention = false;
+  bool class_token_block = false;
   TimingOptions timing;
 
   Protocol protocol() const {
@@ -166,9 +167,17 @@ void check_for_ranks(const BenchOptions& options) {
 }
 
 Structure measured_structure(const BenchOptions& options) {
-  return options.structure.empty()
-             ? options.model.structure_with(options.model.methods)
-             : read_structure(options.structure, parse_data_roots(options.data));
+  Structure structure = options.structure.empty()
+                            ? options.model.structure_with(options.model.methods)
+                            : read_structure(options.structure, parse_data_roots(options.data));
+  if (options.class_token_block) {
+    const std::shared_ptr<Model> model = build_model(structure, at::kFloat, 0);
+    const int depth = static_cast<int>(std::ssize(model->blocks()));
+    Surgeon surgeon(*model);
+    surgeon.apply(InsertReducer{depth - 1, "class_token", {}});
+    structure.edits.push_back(surgeon.edits().back());
+  }
+  return structure;
 }
 
 Structure baseline_structure(const BenchOptions& options) {
@@ -285,6 +294,8 @@ void add_measuring_options(CLI::App& app, BenchOptions& options) {
   app.add_flag("--ideal", options.ideal,
                "Measure the dense branches alone, too: what part of the saving that the fewer "
                "tokens and branches are worth is reached (share_of_ideal)");
+  app.add_flag("--class-token-block", options.class_token_block,
+               "Run the last block's MLP for the tokens that heads read: exact, another cost");
   app.add_flag("--plain-attention", options.plain_attention,
                "Keep LibTorch from fusing the attention of plain operations");
   app.add_option("--profile", options.profile,

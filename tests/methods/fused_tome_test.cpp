@@ -251,6 +251,19 @@ INSTANTIATE_TEST_SUITE_P(
                            "patch_size = 16\ndepth = 3",
                            "r = 13", -1, 13}));
 
+// The other tokens of the last block get no gradient through its MLP in either form.
+TEST_P(FusedTomeGpu, TheClassTokenAloneInTheLastBlockIsExact) {
+  FusedTome::Setting setting = GetParam();
+  setting.methods = "schedule = [3, 2]";
+  FusedTome whole(setting), reduced(setting);
+  Surgeon surgeon(*reduced.model);
+  surgeon.apply(InsertReducer{2, "class_token", {}});
+  EXPECT_LT(relative_distance(reduced.evaluate(true).first, whole.evaluate(true).first), 0.01);
+  whole.model->train();
+  reduced.model->train();
+  EXPECT_LT(relative_distance(reduced.fused_gradient(), whole.fused_gradient()), 0.015);
+}
+
 class TokenMergingGpu : public testing::Test {
  protected:
   void SetUp() override { skip_without_gpu(); }

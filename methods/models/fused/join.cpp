@@ -53,8 +53,15 @@ void check_stream(const TokenStream& stream) {
                "a fused branch is bfloat16 and shaped as its stream");
 }
 
-void check_merged(const TokenStream& stream) {
-  ABLATE_CHECK(!stream.groups.defined(), "merging is a part of the join with a norm behind it");
+void check_reduced(const TokenStream& stream) {
+  ABLATE_CHECK(!stream.groups.defined() && stream.first == 0,
+               "reducing tokens is a part of the join with a norm behind it");
+}
+
+/// Tokens after the join.
+std::int64_t tokens_left(const TokenStream& stream) {
+  if (stream.groups.defined()) return stream.groups.count();
+  return stream.first > 0 ? stream.first : stream.base.size(1);
 }
 
 /// The first `normalised` tokens of each sample, or that many groups, are joined and normalised.
@@ -65,9 +72,9 @@ class JoinNormFunction : public torch::autograd::Function<JoinNormFunction> {
                                const at::Tensor& beta, const JoinInputs& inputs, double eps,
                                std::int64_t normalised, std::int64_t context) {
     const at::Tensor branch = optional_tensor(pending);
-    const bool changes =
-        branch.defined() || inputs.skip.defined() || inputs.groups.offsets.defined();
     const std::int64_t batch = base.size(0), width = base.size(2);
+    const bool changes = branch.defined() || inputs.skip.defined() ||
+                         inputs.groups.offsets.defined() || normalised < base.size(1);
     at::Tensor x = changes ? at::empty({batch, normalised, width}, base.options()) : base;
     at::Tensor y = at::empty({batch, normalised, width}, base.options().dtype(at::kBFloat16));
     at::Tensor statistics = at::empty({batch * normalised, 2}, base.options());
@@ -204,21 +211,19 @@ variable_list normalise(const TokenStream& stream, std::int64_t tokens, const La
 }  // namespace
 
 ops::Normed join_and_norm(const TokenStream& stream, const LayerNorm& norm, FusedContext& context) {
-  const bool merges = stream.groups.defined();
-  const auto outputs =
-      normalise(stream, merges ? stream.groups.count() : stream.base.size(1), norm, context);
+  const auto outputs = normalise(stream, tokens_left(stream), norm, context);
   return {outputs[0], outputs[1]};
 }
 
 at::Tensor join_and_norm_first(const TokenStream& stream, std::int64_t tokens,
                                const LayerNorm& norm, FusedContext& context) {
-  check_merged(stream);
+  check_reduced(stream);
   return normalise(stream, tokens, norm, context)[1];
 }
 
 at::Tensor join(const TokenStream& stream, FusedContext& context) {
   check_stream(stream);
-  check_merged(stream);
+  check_reduced(stream);
   if (!stream.pending.defined() && !stream.skip.defined()) return stream.base;
   return JoinFunction::apply(stream.base.contiguous(), to_optional(stream.pending),
                              JoinInputs::of(stream), to_number(context));

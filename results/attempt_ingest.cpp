@@ -63,12 +63,23 @@ void AttemptIngest::find_attempt() {
             "?2 = (SELECT max(n) FROM attempt WHERE run_id = ?1)",
             key_.run, header_.attempt);
   }
+  if (added > 0) bury_earlier_attempts();
   if (first_step && *first_step != header_.first_step)
     problem(cat("claims to begin at step ", header_.first_step, ", another rank at ", *first_step));
   if (first_step) return;
   execute(db_, "UPDATE attempt SET first_step = ? WHERE attempt_id = ?", header_.first_step,
           key_.attempt);
   if (header_.attempt > 0) supersede();
+}
+
+// Attempts that nobody watched and that a later one followed were killed; their own spools may
+// still tell otherwise.
+void AttemptIngest::bury_earlier_attempts() {
+  execute(db_,
+          "UPDATE attempt SET outcome = 'transient', cause = 'killed', detail = 'a later attempt "
+          "began without its having told an end' WHERE run_id = ?1 AND n > 0 AND outcome IS NULL "
+          "AND n < (SELECT max(n) FROM attempt WHERE run_id = ?1)",
+          key_.run);
 }
 
 // The steps this attempt owns: from its first one to the first one of any later attempt. So every

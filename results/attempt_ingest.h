@@ -52,6 +52,7 @@ class AttemptIngest {
   };
 
   void find_attempt();
+  void bury_earlier_attempts();
   void supersede();
   void find_range();
   bool owns(std::int64_t step) const { return step >= first_step_ && step < end_step_; }

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "results/spool_reader.h"
 #include "tests/end_to_end/sweep_results.h"
 #include "tests/end_to_end/tiny_sweep.h"
 #include "tests/end_to_end/workbench.h"
@@ -42,21 +43,44 @@ TEST(Elsewhere, RunsComputedThereAreTakenAsDoneHere) {
   test::expect_sound_records(here.out());
 }
 
+/// Takes the end out of a spool, as if its process had been killed before it could tell.
+void forget_the_end(const fs::path& spool) {
+  SpoolReader reader(spool);
+  std::uint64_t before = 0;
+  while (const auto frame = reader.next()) {
+    if (std::holds_alternative<Outcome>(frame->record)) break;
+    before = reader.offset();
+  }
+  fs::resize_file(spool, before);
+}
+
 TEST(Elsewhere, TheRestIsComputedHere) {
   const test::TempFolder here_folder, there_folder;
   const Workbench here(here_folder.path()), there(there_folder.path());
   here.ablate({"sweep", here.write("tiny.toml", test::kTinySweep), "--specs-only"});
   copy_runs(here.out(), there.out());
-  // At a step of some run of the first pair; the others have not begun.
-  const CapturedRun job =
-      there.train({"--all", "--at-a-time", "2", "--device", "cpu", "--deadline", "0.001"});
-  EXPECT_EQ(job.status.code, 3) << job.errors;
+  // At the first step of both parents, twice; the others have not begun.
+  for (int attempt = 1; attempt <= 2; ++attempt) {
+    const CapturedRun job =
+        there.train({"--all", "--at-a-time", "2", "--device", "cpu", "--deadline", "0.001"});
+    EXPECT_EQ(job.status.code, 3) << job.errors;
+    if (attempt > 1) break;
+    for (const auto& run : fs::directory_iterator(there.out() / "runs")) {
+      const fs::path spool = run.path() / "attempt-1" / "rank0.spool";
+      if (fs::exists(spool)) forget_the_end(spool);
+    }
+  }
   copy_runs(there.out(), here.out());
   const CapturedRun table = here.ablate({"sweep", "tiny.toml"});
   EXPECT_EQ(table.status.code, 0) << table.errors;
   EXPECT_EQ(table.output, test::finished_sweep().run.output);
   test::expect_equal_results(test::read_results(test::finished_sweep().bench.out()),
                              test::read_results(here.out()));
+  test::expect_sound_records(here.out());
+  EXPECT_EQ(
+      here.query("SELECT DISTINCT outcome || ':' || cause FROM attempt WHERE run_id IN (SELECT "
+                 "run_id FROM attempt WHERE n > 1) ORDER BY n"),
+      "transient:killed\ninterrupted:walltime\ndone:finished\n");
 }
 
 }  // namespace

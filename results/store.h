@@ -99,6 +99,9 @@ class ResultStore {
   bool finish(const std::string& run_uid, int attempt, const Outcome& outcome);
   /// failed, diverged or skipped -> ready (or planned); false for a run in another state.
   bool retry(const std::string& run_uid);
+  /// done -> ready (or planned), so that the next sweep computes the run from its beginning: for a
+  /// run whose records were damaged. False for a run in another state.
+  bool recompute(const std::string& run_uid);
   /// Any state but done, running and skipped -> skipped.
   bool skip(const std::string& run_uid);
   /// Sets runs to ready whose parents are done by now; returns how many. finish() does it too.
@@ -115,6 +118,8 @@ class ResultStore {
   void snapshot(const std::filesystem::path& target);
 
  private:
+  bool start_again(const std::string& run_uid, std::string_view states);
+
   std::filesystem::path file_;
   std::optional<Lease> lease_;
   std::unique_ptr<SQLite::Database> database_;

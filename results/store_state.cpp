@@ -148,12 +148,19 @@ bool ResultStore::finish(const std::string& run_uid, int attempt, const Outcome&
 }
 
 bool ResultStore::retry(const std::string& run_uid) {
+  return start_again(run_uid, "'failed', 'diverged', 'skipped'");
+}
+
+bool ResultStore::recompute(const std::string& run_uid) { return start_again(run_uid, "'done'"); }
+
+bool ResultStore::start_again(const std::string& run_uid, std::string_view states) {
   return with_database_errors(file_, [&] {
     SQLite::Transaction transaction(*database_, SQLite::TransactionBehavior::IMMEDIATE);
-    const bool changed = execute(*database_,
-                                 "UPDATE run SET state = 'planned' WHERE run_uid = ? AND "
-                                 "state IN ('failed', 'diverged', 'skipped')",
-                                 run_uid) > 0;
+    const bool changed =
+        execute(
+            *database_,
+            cat("UPDATE run SET state = 'planned' WHERE run_uid = ? AND state IN (", states, ")"),
+            run_uid) > 0;
     refresh_ready();
     transaction.commit();
     return changed;

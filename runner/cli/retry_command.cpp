@@ -13,7 +13,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> runs;
-  bool failed = false, diverged = false, skipped = false;
+  bool failed = false, diverged = false, skipped = false, recompute = false;
   std::string sweep;
   std::string cause;
 };
@@ -44,17 +44,21 @@ int run(const Options& options, const GlobalOptions& globals) {
       options.cause.empty()) {
     throw SpecError("which runs? Name them, or give --failed, --diverged, --skipped or --cause");
   }
+  if (options.recompute && options.runs.empty()) {
+    throw SpecError("--recompute throws away what is there: name the runs one by one");
+  }
   if (!options.sweep.empty()) find_sweep(*store, options.sweep);
   std::vector<std::string> runs = runs_by_kind(*store, options);
   for (const std::string& text : options.runs) runs.push_back(find_run(*store, text));
   std::size_t changed = 0;
   for (const std::string& id : runs) {
-    if (store->retry(id)) {
+    if (store->retry(id) || (options.recompute && store->recompute(id))) {
       ++changed;
       std::cout << short_id(id) << " may start again\n";
     } else if (!options.runs.empty()) {
       std::cout << short_id(id) << " is " << describe_run(*store, id).run.state
-                << ", not failed, diverged or skipped: left alone\n";
+                << ", not failed, diverged or skipped: left alone"
+                << (options.recompute ? "\n" : "; --recompute takes done ones, too\n");
     }
   }
   std::cout << changed << (changed == 1 ? " run" : " runs")
@@ -68,6 +72,8 @@ std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
   app.add_flag("--failed", options->failed, "All failed runs");
   app.add_flag("--diverged", options->diverged, "All diverged runs");
   app.add_flag("--skipped", options->skipped, "All skipped runs");
+  app.add_flag("--recompute", options->recompute,
+               "Named runs that are done, too: from the beginning, for records that were damaged");
   app.add_option("--cause", options->cause, "All whose last attempt ended by this cause")
       ->check(CLI::IsMember(kCauses));
   app.add_option("--sweep", options->sweep, "Only runs of this sweep")->type_name("SWEEP");
@@ -80,7 +86,8 @@ const CommandRegistration added{{
     .summary = "Allow another attempt at runs that failed, diverged or were skipped",
     .examples = "  ablate retry 3f2a\n"
                 "  ablate retry \"NOSE seed 2\"\n"
-                "  ablate retry --cause oom --sweep demo\n",
+                "  ablate retry --cause oom --sweep demo\n"
+                "  ablate retry --recompute 3f2a\n",
     .add = add,
 }};
 

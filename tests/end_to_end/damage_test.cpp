@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 #include "results/spool_reader.h"
@@ -53,6 +55,16 @@ std::pair<std::uint64_t, std::uint64_t> first_points(const fs::path& spool) {
     ABLATE_CHECK(frame.has_value(), spool.string(), " holds no points");
     if (std::holds_alternative<Points>(frame->record)) return {begin, reader.offset()};
   }
+}
+
+/// One that has points: others only evaluate.
+std::string a_trained_run(const std::map<std::string, test::RunResult>& results) {
+  const auto trained = [](const auto& result) {
+    return contains(result.second.numbers, "train/loss");
+  };
+  const auto found = std::ranges::find_if(results, trained);
+  ABLATE_CHECK(found != results.end(), "no run was trained");
+  return found->first;
 }
 
 /// A run that was stopped at each of its first steps, before any of it was ingested: attempts 1 to
@@ -193,13 +205,41 @@ TEST_F(Damage, AChangedByteInASpoolIsReported) {
   EXPECT_TRUE(got.begin()->second.weights == expected.begin()->second.weights);
 }
 
+// Its numbers have a hole; the same run computed again fills it with the same bits.
+TEST(DamagedSpool, AFinishedRunIsComputedAgainWhenAsked) {
+  ASSERT_EQ(finished_sweep().run.status.code, 0) << finished_sweep().run.errors;
+  const test::SweepCopy copy;
+  const Workbench& bench = copy.bench();
+  const auto expected = test::read_results(bench.out());
+  const std::string run = a_trained_run(expected);
+  const fs::path spool = RunPaths(bench.out(), run).spool(1, 0);
+  const auto [begin, end] = first_points(spool);
+  fs::remove(bench.out() / "results.db");
+  flip_byte(spool, (begin + end) / 2);
+  EXPECT_EQ(bench.ablate({"ingest"}).status.code, 1);
+  EXPECT_EQ(bench.ablate({"sweep", "tiny.toml"}).status.code, 0);
+
+  const CapturedRun left = bench.ablate({"retry", run});
+  EXPECT_TRUE(contains(left.output, "left alone; --recompute takes done ones, too")) << left.output;
+  EXPECT_EQ(bench.ablate({"retry", "--recompute"}).status.code, 2) << "of every run at once";
+  EXPECT_TRUE(
+      contains(bench.ablate({"retry", "--recompute", run}).output, "1 run may start again"));
+  const CapturedRun sweep = bench.ablate({"sweep", "tiny.toml"});
+  EXPECT_EQ(sweep.status.code, 0) << sweep.errors;
+  EXPECT_EQ(test::count_of(sweep.errors, "started  ") + test::count_of(sweep.errors, "resumed  "),
+            1U)
+      << sweep.errors;
+  EXPECT_EQ(sweep.output, finished_sweep().run.output);
+  test::expect_equal_results(expected, test::read_results(bench.out()));
+}
+
 // Without its outcome a run is not done, and its checkpoints are gone: it is trained again.
 TEST(DamagedSpool, ARunWhoseSpoolWasCutBeforeItWasReadIsTrainedAgain) {
   ASSERT_EQ(finished_sweep().run.status.code, 0) << finished_sweep().run.errors;
   const test::SweepCopy copy;
   const Workbench& bench = copy.bench();
   const auto expected = test::read_results(bench.out());
-  const std::string run = expected.begin()->first;
+  const std::string run = a_trained_run(expected);
   const fs::path spool = RunPaths(bench.out(), run).spool(1, 0);
   fs::remove(bench.out() / "results.db");
   fs::resize_file(spool, first_points(spool).second - 5);

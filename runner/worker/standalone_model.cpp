@@ -97,7 +97,7 @@ Structure read_structure(const fs::path& file, const DataRoots& data) {
 std::shared_ptr<Model> build_model(const Structure& structure, at::ScalarType dtype,
                                    std::uint64_t seed) {
   std::shared_ptr<Model> model = build_base_model(structure);
-  model->to(dtype);
+  move_model(*model, at::kCPU, dtype);  // floating-point tensors alone
   model->initialize(seed);
   Surgeon surgeon(*model);
   replay(structure.edits, surgeon);

@@ -1,9 +1,13 @@
-#include <algorithm>
+#include <cmath>
+#include <map>
+#include <tuple>
 
 #include <gtest/gtest.h>
 
 #include "distributed/communicator.h"
 #include "methods/models/batch_norm.h"
+#include "methods/models/ops.h"
+#include "runner/core/text.h"
 #include "tests/support/models.h"
 
 #if ABLATE_HAS_CUDA
@@ -23,6 +27,8 @@ struct FusedResNet {
     std::int64_t batch, bn_group;
   };
 
+  FusedResNet(std::shared_ptr<Model> network, at::Tensor inputs, at::Tensor gradient)
+      : model(std::move(network)), images(std::move(inputs)), upstream(std::move(gradient)) {}
   explicit FusedResNet(const Setting& setting)
       : model(test::make_model(setting.name, setting.settings, 16, setting.bn_group)) {
     model->initialize(5);
@@ -120,21 +126,20 @@ class FusedResNetGpu : public testing::TestWithParam<FusedResNet::Setting> {
   }
 };
 
+class FusedBlockGpu : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!at::hasCUDA() || at::detail::getCUDAHooks().getNumGPUs() == 0) GTEST_SKIP() << "no GPU";
+  }
+};
+
 TEST_P(FusedResNetGpu, GradientsAreNearerToSinglePrecisionThanPlainBfloat16) {
   const at::Tensor truth = FusedResNet(GetParam()).plain_gradient(at::kFloat);
   const at::Tensor coarse = FusedResNet(GetParam()).plain_gradient(at::kBFloat16);
   FusedResNet subject(GetParam());
   const at::Tensor fused = subject.fused_gradient();
-  double worst = 0.0;
-  std::int64_t offset = 0;
-  for (const at::Tensor& gradient : subject.gradients) {
-    const at::Tensor expected = truth.narrow(0, offset, gradient.numel());
-    worst = std::max(worst, relative(gradient.flatten(), expected));
-    offset += gradient.numel();
-  }
   std::cout << "relative error of the gradient: fused " << relative(fused, truth)
-            << ", plain bfloat16 " << relative(coarse, truth) << "; of one tensor at most " << worst
-            << "\n";
+            << ", plain bfloat16 " << relative(coarse, truth) << "\n";
   EXPECT_LT(relative(fused, truth), 0.01);
   EXPECT_LT(relative(fused, truth), relative(coarse, truth));
 }
@@ -192,6 +197,98 @@ TEST_P(FusedResNetGpu, EvaluatesAsPlainOperationsDo) {
   state.fused = &context;
   const at::Tensor logits = subject.model->forward(subject.images, state).to(at::kFloat);
   EXPECT_LT(relative(logits, test::logits_of(*subject.model, subject.images)), 0.03);
+}
+
+/// A stem and two blocks with everything that a residual network has: kernels of one, three and
+/// seven pixels, strides, a pooled map, both kinds of shortcut, outputs with one and two readers.
+class SmallResNet final : public Model {
+ public:
+  SmallResNet() {
+    add("stem", 3, 64, 7, 2);
+    add("a1", 64, 32, 1, 1);
+    add("a2", 32, 32, 3, 2);
+    add("a3", 32, 96, 1, 1);
+    add("side", 64, 96, 1, 2);
+    add("b1", 96, 96, 3, 1);
+  }
+  at::Tensor forward(const at::Tensor& images, ForwardState& state) override {
+    const auto conv = [&](const char* name, const at::Tensor& x) {
+      return ops::conv2d(x, *convs_.at(name), state);
+    };
+    const auto relu = [&](const char* name, const at::Tensor& x) {
+      return ops::batch_norm_relu(x, *norms_.at(name), state);
+    };
+    ops::Fork x = ops::batch_norm_relu_pool(ops::conv2d_images(images, *convs_.at("stem"), state),
+                                            *norms_.at("stem"), state);
+    const at::Tensor y = relu("a2", conv("a2", relu("a1", conv("a1", x.main))));
+    x = ops::batch_norm_add_relu(conv("a3", y), *norms_.at("a3"),
+                                 {conv("side", x.shortcut), norms_.at("side").get()}, state);
+    x = ops::batch_norm_add_relu(conv("b1", x.main), *norms_.at("b1"), {x.shortcut}, state);
+    return x.main.flatten(1);
+  }
+  at::Tensor forward_features(const at::Tensor& images, ForwardState& state) override {
+    return forward(images, state);
+  }
+  std::vector<std::string> head_names() const override { return {}; }
+  std::int64_t image_size() const override { return 32; }
+  /// Shifts open or close gates, so that rounding does not move them.
+  void initialize(std::uint64_t) override {
+    const at::NoGradGuard no_grad;
+    for (auto& item : named_parameters()) {
+      at::Tensor& value = item.value();
+      const at::Tensor noise = FusedResNet::scattered(value.sizes());
+      const at::Tensor channel = at::arange(value.size(0));
+      if (value.dim() == 4) {
+        value.copy_(noise * std::sqrt(3.0 / static_cast<double>(value[0].numel())));
+      } else if (item.key().ends_with("weight")) {
+        value.copy_(1.0 + 0.5 * noise);
+      } else {
+        value.copy_(at::where(channel.remainder(3) == 0, at::full({}, -8.0), at::full({}, 8.0)));
+      }
+    }
+  }
+
+ private:
+  void add(const std::string& name, std::int64_t in, std::int64_t out, std::int64_t kernel,
+           std::int64_t stride) {
+    convs_[name] =
+        register_module(name, std::make_shared<Conv2d>(in, out, kernel, stride, kernel / 2, false));
+    norms_[name] = register_module(name + "_norm", std::make_shared<GroupBatchNorm2d>(out, 4));
+  }
+
+  std::map<std::string, std::shared_ptr<Conv2d>> convs_;
+  std::map<std::string, std::shared_ptr<GroupBatchNorm2d>> norms_;
+};
+
+FusedResNet small_subject() {
+  auto model = std::make_shared<SmallResNet>();
+  model->initialize(0);
+  model->to(kGpu);
+  return {std::move(model), FusedResNet::scattered({8, 3, 32, 32}).to(kGpu),
+          FusedResNet::scattered({8, 96 * 4 * 4}).to(kGpu)};
+}
+
+// Batch norm takes most of a gradient away and leaves a difference, so that bfloat16 costs some
+// tensors a quarter of theirs: what plain operations lose is the measure. A path that is missing
+// loses more.
+TEST_F(FusedBlockGpu, NoGradientLosesMoreThanPlainBfloat16) {
+  const at::Tensor truth = small_subject().plain_gradient(at::kFloat);
+  const at::Tensor coarse = small_subject().plain_gradient(at::kBFloat16);
+  FusedResNet fused = small_subject();
+  fused.fused_gradient();
+  std::int64_t offset = 0;
+  const auto names = fused.model->named_parameters();
+  for (std::size_t i = 0; i < fused.gradients.size(); ++i) {
+    const at::Tensor found = fused.gradients[i].flatten();
+    const at::Tensor expected = truth.narrow(0, offset, found.numel());
+    const double size = expected.norm().item<double>(),
+                 loss = (found - expected).norm().item<double>(),
+                 plain = (coarse.narrow(0, offset, found.numel()) - expected).norm().item<double>();
+    offset += found.numel();
+    std::cout << names[i].key() << ": gradient " << size << ", error " << loss
+              << ", of plain bfloat16 " << plain << "\n";
+    EXPECT_LE(loss, 1.5 * plain + 0.01 * size) << names[i].key();
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, FusedResNetGpu,

@@ -15,8 +15,10 @@ class DeviceStepRunner final : public StepRunner {
   DeviceStepRunner(StepParts parts, bool fused, GemmRecord& record)
       : parts_(std::move(parts)), fused_(fused), record_(record) {
     const at::Device device = parts_.arena.parameters().device();
-    resident_ = parts_.data.resident_loader(device);
-    if (resident_) return;
+    if (parts_.data.why_not_resident().empty()) {
+      resident_ = parts_.data.resident_loader(device);
+      return;
+    }
     loader_ = parts_.data.train_loader();
     feeder_ = std::make_unique<PinnedFeeder>(*loader_, device);
   }
@@ -87,8 +89,8 @@ void DeviceStepRunner::make_step() {
 void DeviceStepRunner::load_images() {
   const std::int64_t rank_batch = parts_.options.global_batch / parts_.communicator.size();
   for (std::int64_t i = 0; i < rank_batch / parts_.data.micro_batch(); ++i) {
+    if (i > 0) feeder_->prefetch();
     step_->load(i, feeder_->next(step_->stream()));
-    feeder_->prefetch();
   }
 }
 
@@ -101,6 +103,7 @@ void DeviceStepRunner::begin(std::int64_t step, const StepWishes& wishes) {
                   .clip_norm = parts_.options.clip_norm,
                   .ema_decay = parts_.options.ema_decay,
                   .wishes = wishes});
+  if (feeder_) feeder_->prefetch();
   pending_.push_back({step, lr, loader_ ? loader_->take_wait_seconds() : 0.0});
 }
 

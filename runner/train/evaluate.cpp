@@ -30,7 +30,7 @@ std::unique_ptr<EvalForward> make_plain_forward(Model& model, at::ScalarType dty
   return std::make_unique<PlainForward>(model, dtype, device);
 }
 
-Evaluation evaluate(Model& model, EvalForward& forward, const Task& task, EvalLoader& loader,
+Evaluation evaluate(Model& model, EvalForward& forward, const Task& task, EvalBatches& data,
                     std::int64_t samples, at::Device device, Communicator& communicator) {
   const at::NoGradGuard no_grad;
   const bool was_training = model.is_training();
@@ -39,9 +39,9 @@ Evaluation evaluate(Model& model, EvalForward& forward, const Task& task, EvalLo
   at::Tensor correct = at::zeros({samples}, at::kByte);
   auto* right = correct.data_ptr<std::uint8_t>();
   forward.begin_pass();
-  loader.start();
-  for (std::int64_t i = 0; i < loader.batches(); ++i) {
-    Batch batch = loader.next();
+  data.start();
+  for (std::int64_t i = 0; i < data.batches(); ++i) {
+    Batch batch = data.next();
     const at::Tensor output = forward(batch);
     batch.labels = batch.labels.to(device);
     batch.weights = batch.weights.to(device);

@@ -3,7 +3,7 @@
 #include <memory>
 #include <vector>
 
-#include "datasets/loader.h"
+#include "runner/train/eval_batches.h"
 #include "runner/train/task.h"
 
 namespace ablate {
@@ -22,7 +22,7 @@ class EvalForward {
   virtual ~EvalForward() = default;
   /// Before each pass over a set: the model's values or its structure may have changed.
   virtual void begin_pass() {}
-  /// The output for batch.images, which are on the host; valid until the next call.
+  /// The output for batch.images, wherever they are; valid until the next call.
   virtual at::Tensor operator()(const Batch& batch) = 0;
 };
 
@@ -33,7 +33,7 @@ std::unique_ptr<EvalForward> make_plain_forward(Model& model, at::ScalarType dty
 /// One pass over a set in evaluation mode, all ranks together: sums are reduced, so the result does
 /// not depend on the number of ranks beyond rounding of the loss. Restores the module's mode.
 /// `communicator` works on `device`, where the forward's outputs are.
-Evaluation evaluate(Model& model, EvalForward& forward, const Task& task, EvalLoader& loader,
+Evaluation evaluate(Model& model, EvalForward& forward, const Task& task, EvalBatches& data,
                     std::int64_t samples, at::Device device, Communicator& communicator);
 
 }  // namespace ablate

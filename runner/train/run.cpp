@@ -282,8 +282,8 @@ void Run::make_trainer() {
 }
 
 Evaluation Run::evaluate_on(const std::shared_ptr<const Dataset>& split) {
-  const auto loader = data_.eval_loader(split);
-  return compute_.evaluate(*model_.surgeon, *task_, *loader, split->size());
+  const auto batches = data_.eval_batches(split, compute_.device());
+  return compute_.evaluate(*model_.surgeon, *task_, *batches, split->size());
 }
 
 void Run::log_evaluation(const std::string& prefix, std::int64_t step,

@@ -43,10 +43,10 @@ std::unique_ptr<EvalForward> RunCompute::make_forward(Surgeon& surgeon) {
   return make_plain_forward(surgeon.model(), dtype_, device());
 }
 
-Evaluation RunCompute::evaluate(Surgeon& surgeon, const Task& task, EvalLoader& loader,
+Evaluation RunCompute::evaluate(Surgeon& surgeon, const Task& task, EvalBatches& data,
                                 std::int64_t samples) {
   if (!forward_) forward_ = make_forward(surgeon);
-  return ablate::evaluate(surgeon.model(), *forward_, task, loader, samples, device(), ranks());
+  return ablate::evaluate(surgeon.model(), *forward_, task, data, samples, device(), ranks());
 }
 
 }  // namespace ablate

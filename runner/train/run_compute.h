@@ -34,7 +34,7 @@ class RunCompute {
 
   std::unique_ptr<StepRunner> make_step_runner(StepParts parts);
   /// evaluate() of the surgeon's model. Always with the same surgeon.
-  Evaluation evaluate(Surgeon& surgeon, const Task& task, EvalLoader& loader, std::int64_t samples);
+  Evaluation evaluate(Surgeon& surgeon, const Task& task, EvalBatches& data, std::int64_t samples);
 
  private:
   std::unique_ptr<EvalForward> make_forward(Surgeon& surgeon);

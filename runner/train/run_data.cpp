@@ -25,6 +25,12 @@ DatasetSplits open_dataset(const Component& dataset, const DataRoots& roots) {
   return carve_holdout(open(info.needs_root ? root->second : std::filesystem::path()), holdout);
 }
 
+/// Runs that share a process share their data sets on the device.
+ResidentSets& sets_of_process() {
+  static ResidentSets sets;
+  return sets;
+}
+
 AugmentRecipe read_recipe(const Component& augmentation) {
   Params params(augmentation.params, cat("augmentation \"", augmentation.name, "\""));
   const auto image_size = static_cast<int>(augmentation.params.find("image_size")->as_int());
@@ -58,13 +64,6 @@ std::int64_t RunData::micro_batch() const {
   return BatchPlan(splits_.train->size(), recipe_, loader_options_).rows;
 }
 
-std::unique_ptr<ResidentLoader> RunData::resident_loader(at::Device device) const {
-  static ResidentSets sets;
-  if (!ResidentLoader::why_not(*splits_.train, recipe_).empty()) return nullptr;
-  return std::make_unique<ResidentLoader>(sets.get(*splits_.train, device), recipe_,
-                                          loader_options_);
-}
-
 std::unique_ptr<EvalLoader> RunData::eval_loader(std::shared_ptr<const Dataset> split) const {
   return std::make_unique<EvalLoader>(std::move(split), recipe_, loader_options_);
 }
@@ -73,10 +72,18 @@ std::string RunData::why_not_resident() const {
   return ResidentLoader::why_not(*splits_.train, recipe_);
 }
 
-std::unique_ptr<ResidentLoader> RunData::resident_loader(ResidentSets& sets,
-                                                         at::Device device) const {
-  return std::make_unique<ResidentLoader>(sets.get(*splits_.train, device), recipe_,
+std::unique_ptr<ResidentLoader> RunData::resident_loader(at::Device device) const {
+  return std::make_unique<ResidentLoader>(sets_of_process().get(*splits_.train, device), recipe_,
                                           loader_options_);
+}
+
+std::unique_ptr<EvalBatches> RunData::eval_batches(std::shared_ptr<const Dataset> split,
+                                                   at::Device device) const {
+  if (device.is_cpu() || !ResidentEvalLoader::why_not(*split, recipe_).empty()) {
+    return make_host_batches(eval_loader(std::move(split)));
+  }
+  return make_resident_batches(std::make_unique<ResidentEvalLoader>(
+      sets_of_process().get(*split, device), recipe_, loader_options_));
 }
 
 void RunData::visit(DecisionSplit split, std::int64_t samples, at::ScalarType dtype,

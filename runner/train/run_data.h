@@ -9,6 +9,7 @@
 #include "methods/method.h"
 #include "runner/core/run_spec.h"
 #include "runner/train/environment.h"
+#include "runner/train/eval_batches.h"
 #include "runner/train/training_options.h"
 
 namespace ablate {
@@ -29,15 +30,16 @@ class RunData {
   std::int64_t micro_batch() const;
 
   std::unique_ptr<TrainLoader> train_loader() const;
-  /// The same batches made on the device, where the whole set lies; null when the set or the recipe
-  /// does not allow it. Runs of a process share one copy of a set.
-  std::unique_ptr<ResidentLoader> resident_loader(at::Device device) const;
   std::unique_ptr<EvalLoader> eval_loader(std::shared_ptr<const Dataset> split) const;
+  /// One pass over a split in evaluation: made on the device where the whole set can lie
+  /// in its memory, else on the host.
+  std::unique_ptr<EvalBatches> eval_batches(std::shared_ptr<const Dataset> split,
+                                            at::Device device) const;
 
   /// Why training batches cannot be made on a device; empty when they can.
   std::string why_not_resident() const;
-  /// Training batches made on `device` from a copy that the runs of `sets` share.
-  std::unique_ptr<ResidentLoader> resident_loader(ResidentSets& sets, at::Device device) const;
+  /// Training batches made on `device` from a copy of the set that the runs of a process share.
+  std::unique_ptr<ResidentLoader> resident_loader(at::Device device) const;
 
   /// This rank's share of the first `samples` samples of a split, without augmentation.
   void visit(DecisionSplit split, std::int64_t samples, at::ScalarType dtype, at::Device device,

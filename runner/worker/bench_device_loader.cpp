@@ -31,8 +31,7 @@ double enqueued_rate(const std::function<std::int64_t()>& enqueue, double second
 }
 
 double resident_rate(const RunData& data, at::Device device, double seconds) {
-  ResidentSets sets;
-  const auto loader = data.resident_loader(sets, device);
+  const auto loader = data.resident_loader(device);
   const Batch target = loader->make_buffers();
   const std::int64_t rows = target.images.size(0), per_step = loader->micro_batches_per_step();
   const at::Tensor steps = at::arange(loader->steps_per_epoch(), at::kLong).to(device);

@@ -91,10 +91,10 @@ int eval_rank(const EvalOptions& options, Communicator& world) {
   Params task_params(spec.task.params, cat("task \"", spec.task.name, "\""));
   const auto task = Registry<TaskInfo>::get(spec.task.name).make(task_params);
   const auto split = choose_split(data.splits(), options.split);
-  const auto loader = data.eval_loader(split);
+  const auto batches = data.eval_batches(split, at::kCPU);
   const auto forward = make_plain_forward(*model, dtype, at::kCPU);
   const Evaluation evaluation =
-      evaluate(*model, *forward, *task, *loader, split->size(), at::kCPU, world);
+      evaluate(*model, *forward, *task, *batches, split->size(), at::kCPU, world);
   if (world.rank() == 0) {
     print({{"run", spec.id()},
            {"dataset", spec.dataset.name},

@@ -44,10 +44,11 @@ double top1_of_files(const ResolvedRun& run, const std::filesystem::path& out, b
   Params params(run.spec.task.params, "task");
   const auto task = Registry<TaskInfo>::get(run.spec.task.name).make(params);
   const auto data = test::open_dataset("synthetic", kData).test;
-  EvalLoader loader(data, test::make_recipe("none", 16), {.global_batch = 50});
+  const auto batches = make_host_batches(std::make_unique<EvalLoader>(
+      data, test::make_recipe("none", 16), LoaderOptions{.global_batch = 50}));
   const auto self = make_self_communicator();
   const auto forward = make_plain_forward(*model, at::kFloat, at::kCPU);
-  return evaluate(*model, *forward, *task, loader, data->size(), at::kCPU, *self)
+  return evaluate(*model, *forward, *task, *batches, data->size(), at::kCPU, *self)
       .metrics.front()
       .value;
 }

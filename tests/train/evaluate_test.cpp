@@ -38,14 +38,15 @@ std::unique_ptr<Task> plain_task() {
 
 Evaluation evaluate_fifty(Communicator& world, std::int64_t batch) {
   const auto data = open_dataset("synthetic", kFifty).test;
-  EvalLoader loader(data, make_recipe("none", 8),
-                    {.global_batch = batch, .shard = {world.rank(), world.size()}});
+  const auto batches = make_host_batches(std::make_unique<EvalLoader>(
+      data, make_recipe("none", 8),
+      LoaderOptions{.global_batch = batch, .shard = {world.rank(), world.size()}}));
   const auto model = small_classifier();
   model->train();
   const auto task = plain_task();
   const auto forward = make_plain_forward(*model, at::kDouble, at::kCPU);
   const Evaluation result =
-      evaluate(*model, *forward, *task, loader, data->size(), at::kCPU, world);
+      evaluate(*model, *forward, *task, *batches, data->size(), at::kCPU, world);
   EXPECT_TRUE(model->is_training()) << "the mode is put back";
   return result;
 }
@@ -101,11 +102,11 @@ double top1_of(const RunSpec& spec, const std::filesystem::path& out, bool avera
   const auto model = load_final_model(read_finals(paths.final_directory()), average);
   RunData data(spec, options_of(spec), environment_in(out), {});
   const auto split = holdout ? data.splits().holdout : data.splits().test;
-  const auto loader = data.eval_loader(split);
+  const auto batches = data.eval_batches(split, at::kCPU);
   const auto self = make_self_communicator();
   const auto task = plain_task();
   const auto forward = make_plain_forward(*model, at::kFloat, at::kCPU);
-  return evaluate(*model, *forward, *task, *loader, split->size(), at::kCPU, *self)
+  return evaluate(*model, *forward, *task, *batches, split->size(), at::kCPU, *self)
       .metrics[0]
       .value;
 }

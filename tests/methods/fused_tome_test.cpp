@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include <gtest/gtest.h>
 
 #include "methods/token_merging.h"
@@ -71,8 +73,9 @@ struct FusedTome {
     model->initialize(5);
     const at::NoGradGuard no_grad;
     for (auto& item : model->named_parameters()) {
-      // Attention that looks at something, and keys that differ.
-      if (item.key().find("qkv.weight") != std::string::npos) item.value().mul_(5.0);
+      // Queries and keys of variance 1: attention that looks at something.
+      if (item.key().find("qkv.weight") == std::string::npos) continue;
+      item.value().mul_(50.0 / std::sqrt(static_cast<double>(item.value().size(1))));
     }
     test::MethodContext methods(*model);
     if (setting.removed >= 0) test::remove_attention(methods, setting.removed);
@@ -187,7 +190,7 @@ TEST_P(FusedTomeGpu, GradientsAreNearerToSinglePrecisionThanPlainBfloat16) {
   const double fused = relative_distance(FusedTome(GetParam(), true).fused_gradient(), truth);
   std::cout << "relative error of the gradient: fused " << fused << ", plain bfloat16 " << coarse
             << "\n";
-  EXPECT_LT(fused, 0.015);
+  EXPECT_LT(fused, 0.02);
   EXPECT_LT(fused, coarse);
 }
 

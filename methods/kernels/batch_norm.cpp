@@ -21,13 +21,13 @@ std::int64_t element(const BatchNormShape& shape, std::int64_t group, std::int64
   return (group * shape.rows + row) * shape.channels + channel;
 }
 
-struct Moments {
+struct ChannelMoments {
   double mean = 0.0, variance = 0.0;
 };
 
-Moments moments_of(const BatchNormStatistics& a, std::int64_t group, std::int64_t channel) {
+ChannelMoments moments_of(const BatchNormStatistics& a, std::int64_t group, std::int64_t channel) {
   const auto count = static_cast<double>(a.shape.rows);
-  Moments moments;
+  ChannelMoments moments;
   for (std::int64_t row = 0; row < a.shape.rows; ++row) {
     moments.mean += to_float(a.x[element(a.shape, group, row, channel)]) / count;
   }
@@ -38,8 +38,8 @@ Moments moments_of(const BatchNormStatistics& a, std::int64_t group, std::int64_
   return moments;
 }
 
-void write_scale_and_shift(const BatchNormTables& tables, std::int64_t at, const Moments& moments,
-                           float gamma, float beta, float eps) {
+void write_scale_and_shift(const BatchNormTables& tables, std::int64_t at,
+                           const ChannelMoments& moments, float gamma, float beta, float eps) {
   const double scale = gamma / std::sqrt(moments.variance + eps);
   tables.scale[at] = static_cast<float>(scale);
   tables.shift[at] = static_cast<float>(beta - moments.mean * scale);
@@ -95,7 +95,7 @@ void batch_norm_statistics(const BatchNormStatistics& a) {
   const double keep = 1.0 - a.running.momentum;
   const auto count = static_cast<double>(a.shape.rows);
   for_each_channel(a.shape, [&](std::int64_t group, std::int64_t channel, std::int64_t at) {
-    const Moments moments = moments_of(a, group, channel);
+    const ChannelMoments moments = moments_of(a, group, channel);
     write_scale_and_shift(a.tables, at, moments, a.gamma[channel], a.beta[channel], a.eps);
     a.tables.mean[at] = static_cast<float>(moments.mean);
     a.tables.rstd[at] = static_cast<float>(1.0 / std::sqrt(moments.variance + a.eps));

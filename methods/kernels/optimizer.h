@@ -33,12 +33,12 @@ struct UpdateScalars {
 
 /// What begin_update() finds. In device memory.
 struct UpdateStatus {
-  double norm;           ///< of the scaled gradients
-  double clip_factor;    ///< min(1, max_norm / (norm + 1e-6)), or 1
-  double correction1;    ///< 1 - beta1^updates
-  double correction2;    ///< sqrt(1 - beta2^updates)
-  std::int64_t updates;  ///< done, this one included; set once before the first
-  std::int32_t finite;   ///< 0: this update is left out: nothing is changed, nor is it counted
+  double norm = 0;           ///< of the scaled gradients
+  double clip_factor = 0;    ///< min(1, max_norm / (norm + 1e-6)), or 1
+  double correction1 = 0;    ///< 1 - beta1^updates
+  double correction2 = 0;    ///< sqrt(1 - beta2^updates)
+  std::int64_t updates = 0;  ///< done, this one included; set once before the first
+  std::int32_t finite = 0;   ///< 0: this update is left out: nothing is changed, nor is it counted
 };
 
 /// Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, as torch computes it.

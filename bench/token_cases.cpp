@@ -1,4 +1,5 @@
 #include "bench/kernels_bench.h"
+#include "methods/kernels/add_norm.h"
 #include "methods/kernels/token_match.h"
 #include "methods/kernels/token_merge.h"
 #include "runner/core/text.h"
@@ -87,6 +88,88 @@ Case merge_case(const TokenMatch& shape, std::int64_t width, bool backward) {
       }};
 }
 
+/// What a grouped join reads and writes; the maps come from random keys.
+struct GroupedJoin {
+  AddNormShape shape;
+  Maps maps;
+  std::shared_ptr<float> shares, base, x, statistics, gamma, dx, d_base;
+  std::shared_ptr<bfloat16> branch, y, d_branch;
+  std::shared_ptr<std::byte> workspace;
+
+  GroupedJoin(const TokenMatch& match, std::int64_t width)
+      : shape{.batch = match.batch,
+              .width = width,
+              .normalised = match.tokens - match.merged,
+              .base = match.tokens,
+              .branch = match.tokens,
+              .x = match.tokens - match.merged,
+              .dx = match.tokens - match.merged},
+        maps(allocate_maps(match)) {
+    const std::int64_t before = match.batch * match.tokens, after = match.batch * shape.x;
+    shares = allocate<float>(before);
+    base = random_values<float>(before * width);
+    branch = random_values<bfloat16>(before * width);
+    x = allocate<float>(after * width);
+    y = allocate<bfloat16>(after * width);
+    statistics = allocate<float>(2 * after);
+    gamma = random_values<float>(width);
+    dx = random_values<float>(after * width);
+    d_base = allocate<float>(before * width);
+    d_branch = allocate<bfloat16>(before * width);
+    workspace =
+        allocate<std::byte>(static_cast<std::int64_t>(add_norm_backward_workspace_bytes(width)));
+    const auto qkv = random_values<bfloat16>(3 * before * match.heads * match.head_dim);
+    TokenMatch arguments = match;
+    arguments.qkv = qkv.get();
+    arguments.groups = maps.groups();
+    arguments.weights.shares = shares.get();
+    match_tokens(arguments, nullptr);
+    forward(nullptr);
+    check_cuda(cudaDeviceSynchronize());
+  }
+
+  JoinGroups groups() const { return {maps.offsets.get(), maps.members.get(), shares.get()}; }
+  void forward(Stream stream) const {
+    add_norm_forward<float>({.shape = shape,
+                             .base = base.get(),
+                             .branch = branch.get(),
+                             .groups = groups(),
+                             .gamma = gamma.get(),
+                             .beta = gamma.get(),
+                             .x = x.get(),
+                             .y = y.get(),
+                             .statistics = statistics.get()},
+                            stream);
+  }
+  void backward(Stream stream) const {
+    add_norm_backward<float>({.shape = shape,
+                              .dy = y.get(),
+                              .x = x.get(),
+                              .statistics = statistics.get(),
+                              .gamma = gamma.get(),
+                              .dx = dx.get(),
+                              .groups = groups(),
+                              .d_base = d_base.get(),
+                              .d_branch = d_branch.get()},
+                             workspace.get(), stream);
+  }
+};
+
+/// Six bytes an element on the side of the single tokens, six or ten on that of the groups.
+Case join_case(const TokenMatch& match, std::int64_t width, bool backward) {
+  return {cat("\"op\": \"grouped_join_", backward ? "backward" : "forward",
+              "\", \"batch\": ", match.batch, ", \"tokens\": ", match.tokens,
+              ", \"merged\": ", match.merged, ", \"width\": ", width),
+          [=] {
+            const GroupedJoin join(match, width);
+            const double before = static_cast<double>(match.batch * match.tokens * width);
+            const double after = static_cast<double>(match.batch * join.shape.x * width);
+            return Work{
+                [=](Stream stream) { backward ? join.backward(stream) : join.forward(stream); },
+                6.0 * before + (backward ? 10.0 : 6.0) * after};
+          }};
+}
+
 TokenMatch deit_small(std::int64_t tokens) {
   return {.batch = 256, .tokens = tokens, .heads = 6, .merged = 13, .protected_tokens = 1};
 }
@@ -99,6 +182,8 @@ std::vector<Case> token_cases() {
     all.push_back(match_case(deit_small(tokens)));
   }
   for (const std::int64_t tokens : {197, 106}) {
+    all.push_back(join_case(deit_small(tokens), 384, false));
+    all.push_back(join_case(deit_small(tokens), 384, true));
     for (const bool backward : {false, true}) {
       all.push_back(merge_case<float>(deit_small(tokens), 384, backward));
       all.push_back(merge_case<bfloat16>(deit_small(tokens), 384, backward));

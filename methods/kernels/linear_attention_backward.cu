@@ -112,7 +112,8 @@ __device__ __forceinline__ void query_rows(const LinearAttentionBackward& b,
   using Operand = typename Tile<D>::Operand;
   const LinearAttention& a = b.forward;
   const std::int64_t width = a.shape.heads * D;
-  const int row = first + 16 * warp_index();
+  const int mine = 16 * warp_index();
+  const int row = first + mine;
   const int valid = max(0, min(16, place.tokens - row));
   const TokenRows<const bfloat16> out{a.out, width};
   const TokenRows<const bfloat16> grad_out{b.grad_out, width};
@@ -138,8 +139,8 @@ __device__ __forceinline__ void query_rows(const LinearAttentionBackward& b,
   store_operand<D>(memory.tile(1), gradient);
   const int lane = static_cast<int>(threadIdx.x) % 32;
   if (lane % 4 == 0) {
-    memory.weights[16 * warp_index() + lane / 4] = weight.x;
-    memory.weights[16 * warp_index() + lane / 4 + 8] = weight.y;
+    memory.weights[mine + lane / 4] = weight.x;
+    memory.weights[mine + lane / 4 + 8] = weight.y;
   }
   typename Tile<D>::Sums sums;
   multiply_transposed<D>(sums, gradient, memory.tile(2));

@@ -39,6 +39,18 @@ TEST(PackedSweep, HasTheTableOfOneThatIsNotPacked) {
   EXPECT_EQ(bench.query("SELECT runs_in_process, count(*) FROM attempt GROUP BY 1"), "2,4\n4,4\n");
 }
 
+/// Attempts that have begun to write.
+std::size_t count_attempts(const Workbench& bench) {
+  std::size_t count = 0;
+  std::error_code ignored;
+  for (const auto& run : fs::directory_iterator(bench.out() / "runs", ignored)) {
+    for (const auto& entry : fs::directory_iterator(run.path(), ignored)) {
+      if (fs::exists(entry.path() / "rank0.spool")) ++count;
+    }
+  }
+  return count;
+}
+
 /// The process that computes runs below `out`, once it is there.
 std::optional<ProcessId> wait_for_ranks(const Workbench& bench, ChildProcess& ablate) {
   while (!ablate.wait_for(0.005)) {
@@ -49,15 +61,24 @@ std::optional<ProcessId> wait_for_ranks(const Workbench& bench, ChildProcess& ab
   return std::nullopt;
 }
 
-/// Strikes the sweep a few times, each blow a little later than the one before.
+/// Waits until one more attempt than before tells of itself.
+void wait_for_attempt(const Workbench& bench, std::size_t before, ChildProcess& ablate) {
+  while (count_attempts(bench) <= before && !ablate.wait_for(0.002)) {
+  }
+}
+
+/// Strikes the sweep a few times, each blow a little later after an attempt began than the one
+/// before.
 void strike(const Workbench& bench, bool at_ranks) {
   for (int blow = 0; blow < 6; ++blow) {
     ProcessOptions options = test::real_ablate(bench / "", {"sweep", "tiny.toml", kPacked});
     options.output_file = options.error_file = bench / "output.txt";
     ChildProcess ablate(options);
+    const std::size_t attempts = count_attempts(bench);
     const auto ranks = wait_for_ranks(bench, ablate);
     if (!ranks) return;
-    std::this_thread::sleep_for(std::chrono::milliseconds(150 + 150 * blow));
+    wait_for_attempt(bench, attempts, ablate);
+    std::this_thread::sleep_for(std::chrono::milliseconds(60 * blow));
     ::kill(at_ranks ? ranks->pid : ablate.pid(), SIGKILL);
     if (!at_ranks) ablate.wait();
     if (at_ranks) ablate.signal_group(SIGTERM);

@@ -1,7 +1,9 @@
 #include "sweeps/session.h"
 
+#include "results/ingest.h"
 #include "runner/core/error.h"
 #include "runner/core/hash.h"
+#include "runner/core/run_paths.h"
 #include "runner/core/run_spec.h"
 
 namespace ablate {
@@ -55,6 +57,16 @@ std::vector<ScheduledRun> scheduled_runs(const ResolvedSweep& sweep, const Plan&
     runs.push_back(std::move(run));
   }
   return runs;
+}
+
+std::vector<std::string> take_up_folders(ResultStore& store, const ResolvedSweep& sweep,
+                                         const Workspace& workspace) {
+  std::vector<std::filesystem::path> folders;
+  for (const ResolvedRun& run : sweep.runs) {
+    const RunPaths paths(workspace.out, run.id);
+    if (std::filesystem::exists(paths.directory)) folders.push_back(paths.directory);
+  }
+  return Ingester(store).ingest(folders).problems;
 }
 
 }  // namespace ablate

@@ -116,6 +116,9 @@ int run_sweep(const SweepSpec& sweep, const Options& options, const Workspace& w
   ResultStore& store = *existing;
   store.register_sweep({sweep.name, sweep.text}, registered_runs(resolved));
   store_publications(store, publications);
+  for (const std::string& problem : take_up_folders(store, resolved, workspace)) {
+    std::cerr << "problem  " << problem << "\n";
+  }
   const Plan plan = make_plan(sweep.launch, resolved.drafts, resolved.runs, &store, workspace);
   int code = 0;
   if (plan.to_do > 0 || plan.ended > 0) {

@@ -27,6 +27,11 @@ Launch read_launch(Params& params) {
   launch.loader_threads =
       integer("loader_threads", launch.loader_threads, 0, 1024, "loader threads of a rank");
   launch.device = params.choice("device", launch.device, {"auto", "cpu", "cuda"}, "where to train");
+  launch.nccl_nvls = params.boolean(
+      "nccl_nvls", launch.nccl_nvls,
+      "let NCCL reduce in NVLink switches: faster on eight GPUs, not bitwise repeatable");
+  launch.nccl_timeout = params.number("nccl_timeout", launch.nccl_timeout, 1, 1e6,
+                                      "seconds after which a step on several GPUs hangs");
   launch.checkpoint_every = params.number("checkpoint_every", launch.checkpoint_every, 0, 1e9,
                                           "seconds between resume checkpoints");
   launch.checkpoint_steps = integer("checkpoint_steps", launch.checkpoint_steps, 0, 1'000'000'000,

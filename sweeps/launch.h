@@ -19,6 +19,8 @@ struct Launch {
   int micro_batch = 0;                  ///< images a rank takes at once; 0: its whole slice
   int loader_threads = 1;               ///< a rank
   std::string device = "auto";          ///< auto, cpu, cuda
+  bool nccl_nvls = false;               ///< NCCL may reduce in NVLink switches
+  double nccl_timeout = 120;            ///< seconds; then a step on several devices hangs
   std::optional<int> runs_per_gpu = 1;  ///< that share a process; nothing: as many as pay
   double checkpoint_every = 300;        ///< seconds
   int checkpoint_steps = 0;             ///< optimizer steps; 0: by time alone

@@ -164,6 +164,8 @@ std::vector<std::string> train_arguments(const std::vector<JobRequest>& requests
   add("--micro-batch", launch.micro_batch);
   add("--loader-threads", launch.loader_threads);
   add("--device", place.gpus.empty() ? "cpu" : launch.device);
+  if (launch.nccl_nvls) arguments.emplace_back("--nccl-nvls");
+  add("--nccl-timeout", launch.nccl_timeout);
   add("--checkpoint-every", launch.checkpoint_every);
   add("--checkpoint-steps", launch.checkpoint_steps);
   add("--keep-checkpoints", launch.keep_checkpoints);

@@ -20,7 +20,9 @@ struct Environment {
   int loader_threads = 1;
   std::int64_t micro_batch = 0;  ///< 0: the rank's whole slice of the global batch
   std::string device = "auto";   ///< "cpu", "cuda" or "auto": CUDA where the run can use it
-  int runs_in_process = 1;       ///< computed at once, this one included
+  bool nccl_nvls = false;        ///< NCCL may reduce in NVLink switches
+  double nccl_timeout = 120;  ///< seconds after which a step on several devices counts as hanging
+  int runs_in_process = 1;    ///< computed at once, this one included
   double checkpoint_seconds = 300;
   std::int64_t checkpoint_steps = 0;  ///< additionally every so many steps; 0: by time alone
   int keep_checkpoints = 2;

@@ -1,5 +1,7 @@
 #include "runner/train/run_device.h"
 
+#include <chrono>
+
 #include "distributed/launcher.h"
 #include "runner/core/error.h"
 
@@ -67,7 +69,11 @@ RunDevice::RunDevice(const Environment& environment, const TrainingOptions& opti
   device_ = at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
   cuda_ = std::make_unique<Cuda>(device_.index());
   if (world.size() == 1) return;
-  cuda_->ranks = make_nccl_communicator(world, index);
+  const std::chrono::duration<double> timeout(environment.nccl_timeout);
+  cuda_->ranks = make_nccl_communicator(
+      world, index,
+      {.nvls = environment.nccl_nvls,
+       .step_timeout = std::chrono::duration_cast<std::chrono::milliseconds>(timeout)});
   ranks_ = cuda_->ranks.get();
 }
 

@@ -103,6 +103,11 @@ void add_options(CLI::App& app, RunOptions& options) {
                  "cpu, cuda, or auto: a CUDA device when there is one that the run can use")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
+  app.add_flag("--nccl-nvls", env.nccl_nvls, "Let NCCL reduce in NVLink switches");
+  app.add_option("--nccl-timeout", env.nccl_timeout,
+                 "Seconds after which a step on several devices counts as hanging")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app.add_option("--checkpoint-every", env.checkpoint_seconds, "Seconds between resume checkpoints")
       ->capture_default_str();
   app.add_option("--checkpoint-steps", env.checkpoint_steps,

@@ -1,4 +1,5 @@
 #include <chrono>
+#include <filesystem>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -15,6 +16,7 @@
 namespace ablate {
 namespace {
 
+namespace fs = std::filesystem;
 using test::contains;
 using test::Workbench;
 

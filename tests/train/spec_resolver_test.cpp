@@ -60,6 +60,13 @@ const Mistake kUnknown[] = {
     {"Task", {"task=clasification"}, {"unknown task \"clasification\"", "\"classification\""}},
     {"Method", {R"(methods=["nos"])"}, {"unknown method \"nos\"", "\"nose\""}},
     {"Precision", {"precision=fp16"}, {"run.precision", "\"fp16\"", "one of: fp32, fp64"}},
+    {"KernelsOfFp32",
+     {"kernels=fused"},
+     {"run.kernels", "\"fused\" does not go with precision \"fp32\"", "reference"}},
+    {"KernelsOfBf16",
+     {"precision=bf16", "kernels=reference"},
+     {"run.kernels", "precision \"bf16\"", "fused"}},
+    {"Wire", {"wire=fp16"}, {"run.wire", "one of: fp32, bf16"}},
     {"NanPolicy", {"on_nan=skipp"}, {"run.on_nan", "did you mean \"skip\""}},
 };
 INSTANTIATE_TEST_SUITE_P(Unknown, Mistaken, testing::ValuesIn(kUnknown),

@@ -102,6 +102,23 @@ TEST_F(GpuEvidence, OfFailedTestsIsNone) {
   EXPECT_FALSE(script({"check"}).status.success());
 }
 
+TEST_F(GpuEvidence, OfAKnownFailureSaysWhyItFails) {
+  test_program("<failure message=\"wrong\"/>\n");
+  const fs::path known = folder_ / "tests/gpu_known_failures.txt";
+  fs::create_directories(known.parent_path());
+  write_file_atomic(known, "# PROGRAM SUITE.TEST reason\ntest_kernels GeluGpu.A no card here\n");
+  test_and_record();
+  EXPECT_FALSE(script({"check"}).status.success()) << "another test is known to fail";
+  write_file_atomic(known, "test_kernels GeluGpu.B rounds up, not down\n");
+  test_and_record();
+  EXPECT_NE(record().find("1 passed, 0 failed, 1 known to fail, 0 skipped"), std::string::npos)
+      << record();
+  EXPECT_NE(record().find("* failed, as known: test_kernels GeluGpu.B: rounds up, not down"),
+            std::string::npos)
+      << record();
+  EXPECT_TRUE(script({"check"}).status.success());
+}
+
 TEST_F(GpuEvidence, OfACrashIsAFailure) {
   program(
       "test_kernels",

@@ -313,11 +313,7 @@ SweepStatus Scheduler::status() const {
 
 ScheduleSummary Scheduler::run() {
   store_.refresh_ready();
-  for (ScheduleEntry& entry : entries_) {
-    // The database may be younger than the spools: lost, or moved to another machine.
-    if (std::filesystem::exists(paths(entry).directory)) ingest(entry);
-    look_up(entry);
-  }
+  for (ScheduleEntry& entry : entries_) look_up(entry);
   while (true) {
     follow_stop_requests();
     skip_orphans();

@@ -43,7 +43,8 @@ struct ScheduleSummary {
   bool complete() const { return problems.empty() && !interrupted; }
 };
 
-/// Runs everything that is not done: claims the next run whose parents are done, starts its job,
+/// Runs everything that is not done, as the database has it (take_up_folders() brings it up to what
+/// the folders hold): claims the next run whose parents are done, starts its job,
 /// follows it, records the outcome, tries again where that helps:
 /// - transient ends (lost node, killed, hang, out of memory) up to `retries` times in a row without
 ///   a step of progress; an attempt that got further starts the count anew;

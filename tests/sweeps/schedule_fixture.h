@@ -38,6 +38,7 @@ class Schedule : public ::testing::Test {
     const ResolvedSweep resolved = resolve_sweep(sweep, workspace_);
     ResultStore store(workspace_.database);
     store.register_sweep({sweep.name, sweep.text}, registered_runs(resolved));
+    take_up_folders(store, resolved, workspace_);
     const Plan plan = make_plan(sweep.launch, resolved.drafts, resolved.runs, &store, workspace_);
     ScheduleOptions options{sweep.launch};
     if (change) change(options);

@@ -163,6 +163,7 @@ TEST_F(Schedule, AStoppedRunIsContinuedToTheSameResult) {
   const SweepSpec sweep = parse_sweep_text(text, "s.toml");
   const ResolvedSweep resolved = resolve_sweep(sweep, workspace_);
   ResultStore store(workspace_.database);
+  take_up_folders(store, resolved, workspace_);
   const Plan plan = make_plan(sweep.launch, resolved.drafts, resolved.runs, &store, workspace_);
   Ingester ingester(store);
   const auto executor = make_local_executor(sweep.launch, workspace_);

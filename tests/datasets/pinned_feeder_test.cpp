@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/datasets/device_batches.h"
+#include "tests/support/gpu.h"
 
 #if ABLATE_HAS_CUDA
 
@@ -14,7 +15,7 @@ constexpr std::int64_t kFedBatch = 32;
 class PinnedFeederGpu : public testing::Test {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().getNumGPUs() == 0) GTEST_SKIP() << "no GPU";
+    if (!test::has_gpu()) GTEST_SKIP() << "no GPU";
   }
 
   std::unique_ptr<TrainLoader> make_loader(const std::string& preset) const {

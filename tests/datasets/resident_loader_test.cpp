@@ -9,6 +9,7 @@
 #include "runner/core/error.h"
 #include "tests/core/expect_error.h"
 #include "tests/datasets/device_batches.h"
+#include "tests/support/gpu.h"
 
 namespace ablate {
 namespace {
@@ -299,19 +300,17 @@ TEST(ResidentSets, HoldsTheImagesAsTheyAre) {
 
 const at::Device kResidentDevice(at::kCUDA, 0);
 
-bool no_resident_device() { return !at::hasCUDA() || at::detail::getCUDAHooks().getNumGPUs() == 0; }
-
 class ResidentLoaderCasesGpu : public testing::TestWithParam<ResidentCase> {
  protected:
   void SetUp() override {
-    if (no_resident_device()) GTEST_SKIP() << "no GPU";
+    if (!test::has_gpu()) GTEST_SKIP() << "no GPU";
   }
 };
 
 class ResidentLoaderGpu : public testing::Test {
  protected:
   void SetUp() override {
-    if (no_resident_device()) GTEST_SKIP() << "no GPU";
+    if (!test::has_gpu()) GTEST_SKIP() << "no GPU";
   }
 };
 

@@ -4,6 +4,8 @@
 
 #include "methods/token_merging.h"
 #include "tests/methods/tome_support.h"
+#include "tests/support/captured_passes.h"
+#include "tests/support/gpu.h"
 
 // Token merging on a CUDA device, in its fused and its plain form.
 
@@ -19,7 +21,7 @@ namespace {
 const at::Device kGpu(at::kCUDA, 0);
 
 void skip_without_gpu() {
-  if (!at::hasCUDA() || at::detail::getCUDAHooks().getNumGPUs() == 0) GTEST_SKIP() << "no GPU";
+  if (!test::has_gpu()) GTEST_SKIP() << "no GPU";
   at::globalContext().setAllowTF32CuBLAS(false);
 }
 
@@ -216,27 +218,12 @@ TEST_P(FusedTomeGpu, CapturedPassesHaveTheBitsOfEagerOnes) {
   FusedTome subject(GetParam());
   const at::Tensor eager = subject.fused_gradient().clone();
   EXPECT_GT(eager.norm().item<double>(), 0.0);
-  const auto clear = [&] {
-    for (const at::Tensor& gradient : subject.gradients) gradient.zero_();
-  };
-  c10::cuda::device_synchronize();
-  const auto stream = c10::cuda::getStreamFromPool();
-  const c10::cuda::CUDAStreamGuard guard(stream);
-  at::cuda::CUDAGraph graph;
-  clear();
-  subject.pass();
-  EXPECT_TRUE(at::equal(subject.flat_gradients(), eager));
-  stream.synchronize();
-  graph.capture_begin();
-  clear();
-  subject.pass();
-  graph.capture_end();
-  for (int i = 0; i < 2; ++i) {
-    graph.replay();
-    EXPECT_TRUE(at::equal(subject.flat_gradients(), eager));
-  }
-  stream.synchronize();
-  graph.reset();
+  test::expect_captured_bits(
+      [&] {
+        for (const at::Tensor& gradient : subject.gradients) gradient.zero_();
+        subject.pass();
+      },
+      [&] { return subject.flat_gradients(); }, eager);
 }
 
 constexpr std::string_view kNarrowVit =

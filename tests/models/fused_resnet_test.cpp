@@ -8,6 +8,8 @@
 #include "methods/models/batch_norm.h"
 #include "methods/models/ops.h"
 #include "runner/core/text.h"
+#include "tests/support/captured_passes.h"
+#include "tests/support/gpu.h"
 #include "tests/support/models.h"
 
 #if ABLATE_HAS_CUDA
@@ -120,7 +122,7 @@ double relative(const at::Tensor& value, const at::Tensor& truth) {
 class FusedResNetGpu : public testing::TestWithParam<FusedResNet::Setting> {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().getNumGPUs() == 0) GTEST_SKIP() << "no GPU";
+    if (!test::has_gpu()) GTEST_SKIP() << "no GPU";
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
     at::globalContext().setDeterministicFillUninitializedMemory(false);
   }
@@ -129,7 +131,7 @@ class FusedResNetGpu : public testing::TestWithParam<FusedResNet::Setting> {
 class FusedBlockGpu : public testing::Test {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().getNumGPUs() == 0) GTEST_SKIP() << "no GPU";
+    if (!test::has_gpu()) GTEST_SKIP() << "no GPU";
   }
 };
 
@@ -163,27 +165,12 @@ TEST_P(FusedResNetGpu, TracksTheStatisticsOfTheGroups) {
 TEST_P(FusedResNetGpu, CapturedPassesHaveTheBitsOfEagerOnes) {
   FusedResNet subject(GetParam());
   const at::Tensor eager = subject.fused_gradient().clone();
-  const auto clear = [&] {
-    for (const at::Tensor& gradient : subject.gradients) gradient.zero_();
-  };
-  c10::cuda::device_synchronize();
-  const auto stream = c10::cuda::getStreamFromPool();
-  const c10::cuda::CUDAStreamGuard guard(stream);
-  at::cuda::CUDAGraph graph;
-  clear();
-  subject.pass();
-  EXPECT_TRUE(at::equal(subject.flat_gradients(), eager));
-  stream.synchronize();
-  graph.capture_begin();
-  clear();
-  subject.pass();
-  graph.capture_end();
-  for (int i = 0; i < 2; ++i) {
-    graph.replay();
-    EXPECT_TRUE(at::equal(subject.flat_gradients(), eager));
-  }
-  stream.synchronize();
-  graph.reset();
+  test::expect_captured_bits(
+      [&] {
+        for (const at::Tensor& gradient : subject.gradients) gradient.zero_();
+        subject.pass();
+      },
+      [&] { return subject.flat_gradients(); }, eager);
 }
 
 TEST_P(FusedResNetGpu, EvaluatesAsPlainOperationsDo) {

@@ -3,6 +3,7 @@
 #include "methods/models/batch_norm.h"
 #include "runner/train/optimizer.h"
 #include "runner/train/task.h"
+#include "tests/support/gpu.h"
 #include "tests/support/models.h"
 
 #if ABLATE_HAS_CUDA
@@ -62,7 +63,7 @@ struct ResNetSubject {
 class DeviceResNetGpu : public testing::Test {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().getNumGPUs() == 0) GTEST_SKIP() << "no GPU";
+    if (!test::has_gpu()) GTEST_SKIP() << "no GPU";
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
     at::globalContext().setDeterministicFillUninitializedMemory(false);
   }

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "tests/support/gpu.h"
 #include "tests/support/run_records.h"
 #include "tests/support/temp_folder.h"
 #include "tests/train/run_tables.h"
@@ -84,7 +85,7 @@ struct DeviceCase {
 class DeviceRunGpu : public testing::TestWithParam<DeviceCase> {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().getNumGPUs() == 0) GTEST_SKIP() << "no GPU";
+    if (!test::has_gpu()) GTEST_SKIP() << "no GPU";
     at::globalContext().setAllowTF32CuBLAS(false);
     at::globalContext().setAllowTF32CuDNN(false);
     at::globalContext().setDeterministicAlgorithms(true, false);

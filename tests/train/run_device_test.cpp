@@ -4,6 +4,7 @@
 
 #include "runner/core/error.h"
 #include "tests/core/expect_error.h"
+#include "tests/support/gpu.h"
 #include "tests/train/run_tables.h"
 
 // What a run asks for and what the machine has are held against each other before anything else.
@@ -11,9 +12,7 @@
 namespace ablate::test {
 namespace {
 
-bool has_cuda_device() {
-  return ABLATE_HAS_CUDA && at::hasCUDA() && at::detail::getCUDAHooks().getNumGPUs() > 0;
-}
+bool has_cuda_device() { return ABLATE_HAS_CUDA && has_gpu(); }
 
 at::Device device_of(const std::string& device, const std::vector<std::string>& overrides) {
   Environment environment;

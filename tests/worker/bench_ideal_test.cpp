@@ -6,6 +6,7 @@
 #include "runner/core/error.h"
 #include "runner/worker/model_options.h"
 #include "tests/core/expect_error.h"
+#include "tests/support/gpu.h"
 #include "tests/worker/ablate_train.h"
 
 namespace ablate {
@@ -50,7 +51,7 @@ TEST(BenchIdeal, WeighsBranchesByTheirTokens) {
 #if ABLATE_HAS_CUDA
 
 TEST(BenchIdealGpu, MeasuresBranchesUnderEveryProtocol) {
-  if (!at::hasCUDA() || at::detail::getCUDAHooks().getNumGPUs() == 0) GTEST_SKIP() << "no GPU";
+  if (!test::has_gpu()) GTEST_SKIP() << "no GPU";
   ModelOptions options = small_vit();
   options.model_params = "{ image_size = 32, embed_dim = 96, depth = 2, num_heads = 3 }";
   for (const BenchKind kind : {BenchKind::Infer, BenchKind::Train}) {

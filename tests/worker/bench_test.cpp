@@ -6,6 +6,7 @@
 
 #include "results/spool_reader.h"
 #include "runner/worker/bench_subject.h"
+#include "tests/support/gpu.h"
 #include "tests/support/models.h"
 #include "tests/support/temp_folder.h"
 #include "tests/worker/ablate_train.h"
@@ -154,7 +155,7 @@ global_batch = 32
 #if ABLATE_HAS_CUDA
 
 TEST(BenchGpu, MakesBatchesWhereTheyCanBeMade) {
-  if (!at::hasCUDA() || at::detail::getCUDAHooks().getNumGPUs() == 0) GTEST_SKIP() << "no GPU";
+  if (!test::has_gpu()) GTEST_SKIP() << "no GPU";
   const test::TempFolder folder;
   const auto made_on = [&](int image_size) {
     std::ofstream(folder / "run.toml")

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "runner/core/error.h"
+#include "tests/support/gpu.h"
 #include "tests/worker/ablate_train.h"
 #include "tests/worker/packed_runs.h"
 
@@ -149,13 +150,12 @@ TEST_F(RunAll, ProcessesShareAFolderWithoutDoingARunTwice) {
 class RunAllGpu : public RunAll {
  protected:
   // Without a device the fixture is made all the same, before the test is skipped.
-  RunAllGpu() : RunAll(has_device() ? "cuda" : "cpu", has_device() ? fused() : Overrides{}) {}
+  RunAllGpu() : RunAll(has_gpu() ? "cuda" : "cpu", has_gpu() ? fused() : Overrides{}) {}
   void SetUp() override {
-    if (!has_device()) GTEST_SKIP() << "no GPU";
+    if (!has_gpu()) GTEST_SKIP() << "no GPU";
   }
 
  private:
-  static bool has_device() { return at::hasCUDA() && at::detail::getCUDAHooks().getNumGPUs() > 0; }
   static Overrides fused() {
     return {"dataset.image_size=32", "model.image_size=32", "model.embed_dim=64", "precision=bf16"};
   }

@@ -7,6 +7,7 @@
 #include "runner/core/error.h"
 #include "runner/torch/torch.h"
 #include "runner/worker/torch_switches.h"
+#include "tests/support/gpu.h"
 #include "tests/worker/packed_runs.h"
 
 #if ABLATE_HAS_CUDA
@@ -68,7 +69,7 @@ std::vector<RunSpec> device_specs(const Overrides& settings) {
 class RunPackGpu : public testing::Test {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA() || at::detail::getCUDAHooks().getNumGPUs() == 0) GTEST_SKIP() << "no GPU";
+    if (!test::has_gpu()) GTEST_SKIP() << "no GPU";
     set_torch_switches(1);
   }
 

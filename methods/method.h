@@ -79,6 +79,11 @@ class Method {
   virtual void apply(TrainContext&) = 0;
   /// Host code before each step: schedules and edits; never captured into a graph.
   virtual void between_steps(TrainContext&) {}
+  /// Around each forward pass of a training step, captured with it: what the method asks the pass
+  /// for, and what it takes from it. Must not synchronise with the host. When the answer changes,
+  /// Surgeon::renew() makes captured steps anew.
+  virtual void before_pass(TrainContext&, ForwardState&) {}
+  virtual void after_pass(TrainContext&, const ForwardState&) {}
   /// Pure tensor code on the loss, captured; must not synchronise with the host.
   virtual at::Tensor in_step(TrainContext&, at::Tensor loss) { return loss; }
   virtual void on_epoch(TrainContext&, EpochEdge) {}
@@ -87,6 +92,9 @@ class Method {
   /// False while the model is in transition (a dilution under way): checkpoints taken then are not
   /// deployable and never "best".
   virtual bool settled() const { return true; }
+  /// On all ranks before a checkpoint, which rank 0 alone writes: brings together what each rank
+  /// holds apart, without changing it, or the moment of a checkpoint would show in the results.
+  virtual void before_save(TrainContext&) {}
   /// State that edits do not carry (running statistics, a selection's record).
   virtual nlohmann::json save() const;
   virtual void load(const nlohmann::json& state);

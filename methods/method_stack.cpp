@@ -86,6 +86,14 @@ void MethodStack::between_steps(TrainContext& context) {
   for (Entry& entry : entries_) entry.method->between_steps(context);
 }
 
+void MethodStack::before_pass(TrainContext& context, ForwardState& state) {
+  for (Entry& entry : entries_) entry.method->before_pass(context, state);
+}
+
+void MethodStack::after_pass(TrainContext& context, const ForwardState& state) {
+  for (Entry& entry : entries_) entry.method->after_pass(context, state);
+}
+
 at::Tensor MethodStack::in_step(TrainContext& context, at::Tensor loss) {
   for (Entry& entry : entries_) loss = entry.method->in_step(context, std::move(loss));
   return loss;
@@ -109,6 +117,10 @@ void MethodStack::finalize(Surgeon& surgeon) {
 
 bool MethodStack::settled() const {
   return std::ranges::all_of(entries_, [](const Entry& entry) { return entry.method->settled(); });
+}
+
+void MethodStack::before_save(TrainContext& context) {
+  for (Entry& entry : entries_) entry.method->before_save(context);
 }
 
 nlohmann::json MethodStack::save() const {

@@ -28,12 +28,15 @@ class MethodStack {
   /// to do later.
   void apply(TrainContext& context);
   void between_steps(TrainContext& context);
+  void before_pass(TrainContext& context, ForwardState& state);
+  void after_pass(TrainContext& context, const ForwardState& state);
   at::Tensor in_step(TrainContext& context, at::Tensor loss);
   void on_epoch(TrainContext& context, EpochEdge edge);
   void finalize(Surgeon& surgeon);
   /// Whether a checkpoint taken now would be deployable.
   bool settled() const;
 
+  void before_save(TrainContext& context);
   nlohmann::json save() const;
   void load(const nlohmann::json& state);
 

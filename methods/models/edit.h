@@ -64,6 +64,10 @@ class Surgeon {
   /// on all ranks without communication, because the weights are.
   double apply_neutral(const std::vector<Edit>& edits);
 
+  /// For a change of what a training step computes besides the structure: captured graphs of the
+  /// present generation are stale.
+  void renew() { ++generation_; }
+
   /// Edits that make the present structure from the base model.
   const std::vector<Edit>& edits() const { return edits_; }
   /// Rises whenever parameters appear, vanish, change shape, start or stop to take part (a branch

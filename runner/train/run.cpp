@@ -325,6 +325,7 @@ bool Run::checkpoint_due(std::int64_t step) const {
 void Run::save_checkpoint(std::int64_t step) {
   step_ = step;
   last_checkpoint_ = Clock::now();
+  methods_.before_save(*context_);
   if (!log_.main_rank()) return;
   Checkpoint checkpoint{.step = step, .state = {}, .tensors = model_tensors(*model_.model)};
   const Structure now = structure();

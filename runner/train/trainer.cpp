@@ -110,7 +110,9 @@ at::Tensor Trainer::batch_loss(const Batch& batch, ForwardState& state) {
   state.first_position = batch.first_position;
   state.global_batch = parts_.options.global_batch;
   state.bn_communicator = parts_.bn_communicator;
+  parts_.methods.before_pass(parts_.context, state);
   const at::Tensor output = parts_.context.surgeon().model().forward(batch.images, state);
+  parts_.methods.after_pass(parts_.context, state);
   at::Tensor loss = parts_.task.loss(output, batch);
   if (parts_.distillation) loss = parts_.distillation->loss(loss, output, batch.images);
   return parts_.methods.in_step(parts_.context, loss);

@@ -20,6 +20,8 @@ std::string_view slot_name(Slot slot) {
     case Slot::LayerAttention:
       return "layer attention";
     case Slot::ChannelGroups:
+    case Slot::ChannelAttention:
+      return "channel attention";
       return "channel groups";
   }
   check_failed("known slot", cat("slot ", static_cast<int>(slot)));

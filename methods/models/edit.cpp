@@ -43,6 +43,20 @@ nlohmann::json to_json(const Edit& edit) {
           },
       },
       edit);
+          [](const AttachLayerAttention& e) {
+            return nlohmann::json{{"edit", "attach_layer_attention"},
+                                  {"block", e.block},
+                                  {"count", e.count},
+                                  {"module", e.module},
+                                  {"params", e.params.to_json()}};
+          },
+          [](const SkipRetrieval& e) {
+            return nlohmann::json{
+                {"edit", "skip_retrieval"}, {"block", e.block}, {"mode", skip_mode_name(e.mode)}};
+          },
+          [](const DeleteSkipped& e) {
+            return nlohmann::json{{"edit", "delete_skipped"}, {"block", e.block}};
+          },
 }
 
 Edit edit_from_json(const nlohmann::json& json) {
@@ -59,8 +73,18 @@ Edit edit_from_json(const nlohmann::json& json) {
                            Value::from_json(json.at("params"))};
     }
     throw Error(cat("unknown edit \"", kind, "\" in ", json.dump(),
-                    "; known: mark_retiring, remove_mixer, set_gains, insert_reducer"));
+                    "; known: mark_retiring, remove_mixer, set_gains, insert_reducer, "
+                    "attach_layer_attention, skip_retrieval, delete_skipped"));
   } catch (const nlohmann::json::exception& error) {
+    if (kind == "attach_layer_attention") {
+      return AttachLayerAttention{block, json.at("count").get<int>(),
+                                  json.at("module").get<std::string>(),
+                                  Value::from_json(json.at("params"))};
+    }
+    if (kind == "skip_retrieval") {
+      return SkipRetrieval{block, skip_mode_named(json.at("mode").get<std::string>())};
+    }
+    if (kind == "delete_skipped") return DeleteSkipped{block};
     throw Error(cat("malformed edit ", json.dump(), ": ", error.what()));
   }
 }
@@ -82,6 +106,15 @@ std::string describe(const Edit& edit) {
 
 std::string structure_hash(std::string_view model_name, const Value& model_params,
                            const std::vector<Edit>& edits) {
+          [](const AttachLayerAttention& e) {
+            return cat("attach ", e.module, " to blocks ", e.block, " to ", e.block + e.count - 1);
+          },
+          [](const SkipRetrieval& e) {
+            return cat("skip the retrieval of block ", e.block, ": ", skip_mode_name(e.mode));
+          },
+          [](const DeleteSkipped& e) {
+            return cat("delete what block ", e.block, " skips of layer attention");
+          },
   // Edits of different blocks commute, and so do different kinds on one block: their order is
   // history, not structure.
   std::vector<Edit> ordered = edits;

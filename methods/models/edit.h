@@ -7,6 +7,8 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "methods/models/gain_mask.h"
+#include "methods/models/skip_mode.h"
 #include "runner/core/value.h"
 
 namespace ablate {
@@ -42,7 +44,32 @@ struct InsertReducer {
 };
 
 /// One structural change as a value: a checkpoint is base model + edits + named tensors.
-using Edit = std::variant<MarkRetiring, RemoveMixer, SetGains, InsertReducer>;
+using Edit = std::variant<MarkRetiring, RemoveMixer, SetGains, InsertReducer, AttachLayerAttention,
+                          SkipRetrieval, DeleteSkipped>;
+/// Connects `count` blocks, from `block` on among Model::layer_sites(), by modules of a registered
+/// kind. Their parameters are born with the values of seed 0.
+struct AttachLayerAttention {
+  int block, count;
+  std::string module;
+  Value params;
+  bool operator==(const AttachLayerAttention&) const = default;
+};
+
+/// Sets how a block's retrieval is skipped. A later one for the same block replaces an earlier, and
+/// SkipMode::None leaves no trace. The first block of a group is never skipped.
+struct SkipRetrieval {
+  int block;
+  SkipMode mode;
+  bool operator==(const SkipRetrieval&) const = default;
+};
+
+/// Deletes what the skip mode of a block's layer attention leaves unused; it cannot be changed
+/// afterwards.
+struct DeleteSkipped {
+  int block;
+  bool operator==(const DeleteSkipped&) const = default;
+};
+
 
 /// {"edit": "remove_mixer", "block": 3}, and back. from_json throws Error on an unknown edit.
 nlohmann::json to_json(const Edit& edit);

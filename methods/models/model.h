@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "methods/models/block.h"
+#include "methods/models/layer_attention.h"
 #include "methods/models/slots.h"
 #include "runner/core/registry.h"
 
@@ -30,6 +31,9 @@ class Model : public torch::nn::Module {
 
   /// Transformer blocks in order of execution; empty for convolutional models.
   virtual std::vector<Block*> blocks() { return {}; }
+
+  /// Blocks that layer attention can connect, in order of execution.
+  virtual std::vector<LayerSite*> layer_sites() { return {}; }
 
   /// Norm of the residual stream after the last block; null without one.
   virtual LayerNorm* final_norm() { return nullptr; }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,8 +19,17 @@ class GroupBatchNorm2d;
 class LayerNorm;
 class Params;
 
+struct LayerHistory;
+struct RetrievalRecord;
 /// Named places of a model that a method can fill.
-enum class Slot { TokenMixer, ResidualGains, TokenReducer, LayerAttention, ChannelGroups };
+enum class Slot {
+  TokenMixer,
+  ResidualGains,
+  TokenReducer,
+  LayerAttention,
+  ChannelAttention,
+  ChannelGroups
+};
 
 std::string_view slot_name(Slot slot);
 
@@ -111,6 +121,11 @@ struct ForwardState {
 
   /// Set: operations take their fused form (ops.h).
   FusedContext* fused = nullptr;
+  /// Of the group of blocks whose layer attention ran last (layer_attention.h).
+  std::shared_ptr<LayerHistory> layer_history;
+  /// Set: layer attention leaves there what it retrieved with.
+  RetrievalRecord* retrievals = nullptr;
+
   /// The bias whose gradient the consumer of the last Linear has to add up.
   at::Tensor deferred_bias;
 

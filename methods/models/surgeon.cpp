@@ -137,10 +137,20 @@ double largest_change(const at::Tensor& before, const at::Tensor& after) {
 }
 
 }  // namespace
+  if (const auto* skip = std::get_if<SkipRetrieval>(&edit)) {
+    forget<SkipRetrieval>(edits, skip->block);
+    if (skip->mode == SkipMode::None) return;
+  }
 
 void Surgeon::apply(const Edit& edit) {
-  const bool stale = std::visit(
-      [&](const auto& kind) { return perform(find_place(model_, kind.block, edit), kind); }, edit);
+  const auto perform_on = [&](const auto& kind) {
+    if constexpr (requires { perform(model_, kind); }) {
+      return perform(model_, kind);
+    } else {
+      return perform(find_place(model_, kind.block, edit), kind);
+    }
+  };
+  const bool stale = std::visit(perform_on, edit);
   record(edits_, edit);
   if (stale) ++generation_;
 }

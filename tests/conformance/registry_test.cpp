@@ -23,6 +23,7 @@ using NamesOf = std::function<std::vector<std::string>()>;
 const std::map<std::string, NamesOf>& registries() {
   static const std::map<std::string, NamesOf> map{
       {"DatasetInfo", Registry<DatasetInfo>::names},
+      {"LayerAttentionInfo", Registry<LayerAttentionInfo>::names},
       {"MethodInfo", Registry<MethodInfo>::names},
       {"ModelInfo", Registry<ModelInfo>::names},
       {"OptimizerInfo", Registry<OptimizerInfo>::names},

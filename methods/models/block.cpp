@@ -19,9 +19,9 @@ std::string_view slot_name(Slot slot) {
       return "token reducer";
     case Slot::LayerAttention:
       return "layer attention";
-    case Slot::ChannelGroups:
     case Slot::ChannelAttention:
       return "channel attention";
+    case Slot::ChannelGroups:
       return "channel groups";
   }
   check_failed("known slot", cat("slot ", static_cast<int>(slot)));

@@ -41,8 +41,6 @@ nlohmann::json to_json(const Edit& edit) {
                                   {"reducer", e.reducer},
                                   {"params", e.params.to_json()}};
           },
-      },
-      edit);
           [](const AttachLayerAttention& e) {
             return nlohmann::json{{"edit", "attach_layer_attention"},
                                   {"block", e.block},
@@ -57,6 +55,8 @@ nlohmann::json to_json(const Edit& edit) {
           [](const DeleteSkipped& e) {
             return nlohmann::json{{"edit", "delete_skipped"}, {"block", e.block}};
           },
+      },
+      edit);
 }
 
 Edit edit_from_json(const nlohmann::json& json) {
@@ -72,10 +72,6 @@ Edit edit_from_json(const nlohmann::json& json) {
       return InsertReducer{block, json.at("reducer").get<std::string>(),
                            Value::from_json(json.at("params"))};
     }
-    throw Error(cat("unknown edit \"", kind, "\" in ", json.dump(),
-                    "; known: mark_retiring, remove_mixer, set_gains, insert_reducer, "
-                    "attach_layer_attention, skip_retrieval, delete_skipped"));
-  } catch (const nlohmann::json::exception& error) {
     if (kind == "attach_layer_attention") {
       return AttachLayerAttention{block, json.at("count").get<int>(),
                                   json.at("module").get<std::string>(),
@@ -85,6 +81,10 @@ Edit edit_from_json(const nlohmann::json& json) {
       return SkipRetrieval{block, skip_mode_named(json.at("mode").get<std::string>())};
     }
     if (kind == "delete_skipped") return DeleteSkipped{block};
+    throw Error(cat("unknown edit \"", kind, "\" in ", json.dump(),
+                    "; known: mark_retiring, remove_mixer, set_gains, insert_reducer, "
+                    "attach_layer_attention, skip_retrieval, delete_skipped"));
+  } catch (const nlohmann::json::exception& error) {
     throw Error(cat("malformed edit ", json.dump(), ": ", error.what()));
   }
 }
@@ -100,12 +100,6 @@ std::string describe(const Edit& edit) {
             return cat("set gains of block ", e.block, " to skip ", e.skip, ", branch ", e.branch);
           },
           [](const InsertReducer& e) { return cat("insert ", e.reducer, " into block ", e.block); },
-      },
-      edit);
-}
-
-std::string structure_hash(std::string_view model_name, const Value& model_params,
-                           const std::vector<Edit>& edits) {
           [](const AttachLayerAttention& e) {
             return cat("attach ", e.module, " to blocks ", e.block, " to ", e.block + e.count - 1);
           },
@@ -115,6 +109,12 @@ std::string structure_hash(std::string_view model_name, const Value& model_param
           [](const DeleteSkipped& e) {
             return cat("delete what block ", e.block, " skips of layer attention");
           },
+      },
+      edit);
+}
+
+std::string structure_hash(std::string_view model_name, const Value& model_params,
+                           const std::vector<Edit>& edits) {
   // Edits of different blocks commute, and so do different kinds on one block: their order is
   // history, not structure.
   std::vector<Edit> ordered = edits;

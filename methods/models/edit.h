@@ -43,9 +43,6 @@ struct InsertReducer {
   bool operator==(const InsertReducer&) const = default;
 };
 
-/// One structural change as a value: a checkpoint is base model + edits + named tensors.
-using Edit = std::variant<MarkRetiring, RemoveMixer, SetGains, InsertReducer, AttachLayerAttention,
-                          SkipRetrieval, DeleteSkipped>;
 /// Connects `count` blocks, from `block` on among Model::layer_sites(), by modules of a registered
 /// kind. Their parameters are born with the values of seed 0.
 struct AttachLayerAttention {
@@ -70,6 +67,9 @@ struct DeleteSkipped {
   bool operator==(const DeleteSkipped&) const = default;
 };
 
+/// One structural change as a value: a checkpoint is base model + edits + named tensors.
+using Edit = std::variant<MarkRetiring, RemoveMixer, SetGains, InsertReducer, AttachLayerAttention,
+                          SkipRetrieval, DeleteSkipped>;
 
 /// {"edit": "remove_mixer", "block": 3}, and back. from_json throws Error on an unknown edit.
 nlohmann::json to_json(const Edit& edit);

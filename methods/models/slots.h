@@ -18,9 +18,9 @@ class FusedContext;
 class GroupBatchNorm2d;
 class LayerNorm;
 class Params;
-
 struct LayerHistory;
 struct RetrievalRecord;
+
 /// Named places of a model that a method can fill.
 enum class Slot {
   TokenMixer,
@@ -111,6 +111,11 @@ struct ForwardState {
   /// The norm that follows the reducer that is running, in the same block.
   const LayerNorm* following_norm = nullptr;
 
+  /// Of the group of blocks whose layer attention ran last (layer_attention.h).
+  std::shared_ptr<LayerHistory> layer_history;
+  /// Set: layer attention leaves there what it retrieved with.
+  RetrievalRecord* retrievals = nullptr;
+
   /// Factors of joins ("blocks.3.mlp") that were computed ahead of the pass, where they change from
   /// step to step without the host (captured graphs). Other joins compute their own.
   std::map<std::string, JoinNumbers> join_numbers;
@@ -121,11 +126,6 @@ struct ForwardState {
 
   /// Set: operations take their fused form (ops.h).
   FusedContext* fused = nullptr;
-  /// Of the group of blocks whose layer attention ran last (layer_attention.h).
-  std::shared_ptr<LayerHistory> layer_history;
-  /// Set: layer attention leaves there what it retrieved with.
-  RetrievalRecord* retrievals = nullptr;
-
   /// The bias whose gradient the consumer of the last Linear has to add up.
   at::Tensor deferred_bias;
 

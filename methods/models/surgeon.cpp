@@ -2,6 +2,7 @@
 
 #include "methods/models/block.h"
 #include "methods/models/edit.h"
+#include "methods/models/layer_edits.h"
 #include "methods/models/model.h"
 #include "methods/models/probe.h"
 #include "runner/core/error.h"
@@ -119,6 +120,10 @@ void record(std::vector<Edit>& edits, const Edit& edit) {
     forget<SetGains>(edits, gains->block);
     if (gains->skip == 1.0 && gains->branch == 1.0) return;
   }
+  if (const auto* skip = std::get_if<SkipRetrieval>(&edit)) {
+    forget<SkipRetrieval>(edits, skip->block);
+    if (skip->mode == SkipMode::None) return;
+  }
   if (const auto* removal = std::get_if<RemoveMixer>(&edit)) {
     forget<MarkRetiring>(edits, removal->block);
   }
@@ -137,10 +142,6 @@ double largest_change(const at::Tensor& before, const at::Tensor& after) {
 }
 
 }  // namespace
-  if (const auto* skip = std::get_if<SkipRetrieval>(&edit)) {
-    forget<SkipRetrieval>(edits, skip->block);
-    if (skip->mode == SkipMode::None) return;
-  }
 
 void Surgeon::apply(const Edit& edit) {
   const auto perform_on = [&](const auto& kind) {

@@ -13,6 +13,7 @@
 #include "results/sparkline.h"
 #include "results/text_grid.h"
 #include "runner/cli/command.h"
+#include "runner/cli/retrieval_view.h"
 #include "runner/cli/store_access.h"
 #include "runner/core/error.h"
 #include "runner/core/run_paths.h"
@@ -108,7 +109,7 @@ void print_finals(const Printer& printer, const RunDetail& detail) {
 void print_curves(const Printer& printer, ResultStore& store, const RunDetail& detail) {
   Rows rows;
   for (const SeriesInfo& series : list_series(store, detail.run.run_uid)) {
-    if (series.rank > 0 || series.points < 2) continue;
+    if (series.rank > 0 || series.points < 2 || shown_as_retrievals(series.metric)) continue;
     std::vector<double> values;
     for (const CurvePoint& point :
          read_curve(store, detail.run.run_uid, series.metric, series.rank)) {
@@ -119,6 +120,15 @@ void print_curves(const Printer& printer, ResultStore& store, const RunDetail& d
   if (rows.empty()) return;
   printer.title("curves");
   printer.grid(rows);
+}
+
+void print_retrievals(const Printer& printer, const RunDetail& detail) {
+  const RetrievalView view = view_retrievals(detail.events);
+  if (view.grid.empty()) return;
+  printer.title("retrievals");
+  using enum Align;
+  printer.grid(view.grid, {Right, Right, Left, Left, Right, Right});
+  std::cout << "  " << view.summary << "\n";
 }
 
 void print_attempts(const Printer& printer, const RunDetail& detail) {
@@ -184,7 +194,7 @@ std::string event_text(const EventInfo& event, bool whole) {
 void print_events(const Printer& printer, const RunDetail& detail, bool all) {
   Rows rows;
   for (const EventInfo& event : detail.events) {
-    if (event.rank > 0 && !all) continue;
+    if ((event.rank > 0 || shown_as_retrievals(event)) && !all) continue;
     if (!all && rows.size() == kMostEvents) {
       rows.push_back({"", "", "more with --all"});
       break;
@@ -236,6 +246,7 @@ int run(const Options& options, const GlobalOptions& globals) {
   print_finals(printer, detail);
   if (!other.empty()) print_comparison(printer, *store, detail.run.run_uid, other);
   print_curves(printer, *store, detail);
+  print_retrievals(printer, detail);
   print_lineage(printer, *store, detail);
   print_events(printer, detail, options.all);
   print_attempts(printer, detail);

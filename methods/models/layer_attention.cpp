@@ -4,6 +4,8 @@
 #include <array>
 #include <utility>
 
+#include "methods/models/random_numbers.h"
+#include "methods/models/uncounted.h"
 #include "runner/core/error.h"
 
 namespace ablate {
@@ -82,15 +84,39 @@ void LayerSite::set_layer_attention(std::shared_ptr<LayerAttention> module) {
   if (layer_attention_) register_module(kChild, layer_attention_);
 }
 
-at::Tensor LayerSite::attend(const at::Tensor& x, const at::Tensor& previous,
-                             ForwardState& state) const {
+void LayerSite::begin_history(ForwardState& state) const {
   auto& history = state.layer_history;
   const int group = layer_attention_->group();
-  if (!history || history->group != group) {
-    history = std::make_shared<LayerHistory>();
-    history->group = group;
-  }
+  if (history && history->group == group) return;
+  history = std::make_shared<LayerHistory>();
+  history->group = group;
+}
+
+at::Tensor LayerSite::attend(const at::Tensor& x, const at::Tensor& previous,
+                             ForwardState& state) const {
+  begin_history(state);
   return layer_attention_->forward(x, previous, state);
+}
+
+void LayerSite::shadow(const at::Tensor& x, ForwardState& state) const {
+  const at::NoGradGuard no_grad;
+  const UncountedScope uncounted;
+  begin_history(state);
+  layer_attention_->shadow(x, state);
+}
+
+at::Tensor LayerSite::drop_scale(const at::Tensor& x, ForwardState& state) const {
+  const double rate = layer_attention_->drop_path();
+  if (!is_training() || rate == 0.0) return {};
+  // One draw for all blocks of a pass: it takes many small operations on a device.
+  at::Tensor& numbers = state.layer_numbers;
+  if (!numbers.defined()) {
+    numbers = uniform_numbers(state, kChild, x.size(0), layer_attention_->sites(), x);
+  }
+  const at::Tensor uniform = numbers.select(1, layer_attention_->block());
+  std::vector<std::int64_t> shape(static_cast<std::size_t>(x.dim()), 1);
+  shape[0] = x.size(0);
+  return (uniform < 1.0 - rate).to(x.scalar_type()).div_(1.0 - rate).view(shape);
 }
 
 }  // namespace ablate

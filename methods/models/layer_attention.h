@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "methods/models/layer_history.h"
 #include "methods/models/skip_mode.h"
 #include "methods/models/slots.h"
 
@@ -23,52 +24,33 @@ struct LayerPlace {
 /// "layer1.0.layer_attention".
 std::string layer_attention_name(const LayerPlace& place);
 
-/// What the blocks of one group hand to later ones in one pass. Tensors are those that were
-/// computed, none is copied: memory grows by one map a block.
-struct LayerHistory {
-  int group = -1;  ///< number of the group's first block; another one starts an empty history
-
-  // Cache of multi-head recurrent layer attention.
-  std::vector<at::Tensor> keys;    ///< (B, C) each
-  std::vector<at::Tensor> values;  ///< (B, C, H, W) each
-  at::Tensor retrieved;            ///< (B, C, H, W): the last O
-  at::Tensor log_sum;  ///< (B, g): of the exponentials of the logits behind `retrieved`; see Recur
-
-  // State of a recurrent cell that the group shares.
-  at::Tensor hidden, cell;  ///< (B, C)
-
-  /// Keys of all blocks, also of skipped ones, without gradient; only for shadow records.
-  std::vector<at::Tensor> all_keys;
-};
-
-/// What one block retrieved with: constants in float (double in double passes).
-struct Retrieval {
-  int block = 0;       ///< number among Model::layer_sites()
-  at::Tensor log_row;  ///< softmax form: (B, g, t), logarithms of the weights, oldest entry first
-  at::Tensor logits;   ///< gated form: (B, g); the gates are their sigmoids
-};
-
-/// Filled by a pass whose ForwardState::retrievals points here, in the order of blocks. Changes
-/// neither outputs nor gradients, parameters or buffers.
-struct RetrievalRecord {
-  /// Whether rows are those that would be if nothing was skipped: skipped blocks then compute key
-  /// and query (no feature maps), and rows are over all blocks of the group so far. Else skipped
-  /// blocks leave no entry, and rows are over what the cache holds.
-  bool shadow = false;
-  std::vector<Retrieval> retrievals;
-};
+/// Whether skipped retrievals are recorded all the same.
+inline bool wants_shadow(const ForwardState& state) {
+  return state.retrievals && state.retrievals->shadow;
+}
 
 /// Connects a block to earlier ones of its group. Child `layer_attention` of a block.
 class LayerAttention : public torch::nn::Module {
  public:
   /// `x`: what the block puts out (on_branch(): what its residual branch puts out before it is
-  /// added). `previous`: what came by the block's shortcut, projected to the shape of x, when
-  /// needs_previous(). Returns what is added to x, through drop-path (on_branch(): what takes the
-  /// place of x); undefined: nothing. `state.layer_history` is the group's.
+  /// added), normalised by input_norm() where there is one. `previous`: what remember() made of the
+  /// block's input, when needs_previous(). Returns what is added to the block's output, through
+  /// drop-path (on_branch(): what takes the place of x). `state.layer_history` is the group's.
   virtual at::Tensor forward(const at::Tensor& x, const at::Tensor& previous,
                              ForwardState& state) = 0;
+  /// Only records what forward() would retrieve with, in place of it where the retrieval is
+  /// dropped; for records that want shadows.
+  virtual void shadow(const at::Tensor&, ForwardState&) {}
+  /// Stands before the addition of a residual branch, not after the block.
   virtual bool on_branch() const { return false; }
+  /// Adds nothing to the block's output: forward() is still called while it keeps keys.
+  bool adds_nothing() const { return skip_ == SkipMode::Drop || skip_ == SkipMode::KeepKeys; }
+  /// Of tokens.
+  virtual const LayerNorm* input_norm() const { return nullptr; }
   virtual bool needs_previous() const { return false; }
+  /// The block's input, in the shape of its output (projected as its shortcut is), as forward()
+  /// wants it; called before anything of the block has run.
+  virtual at::Tensor remember(const at::Tensor& input, const ForwardState&) const { return input; }
   /// Probability that a sample drops in training what is added.
   virtual double drop_path() const { return 0.0; }
   /// Draws every parameter as Model::initialize does; `name` is the module's own in the model.
@@ -84,12 +66,14 @@ class LayerAttention : public torch::nn::Module {
   bool delete_unused();
   bool reduced() const { return reduced_; }
 
-  /// Numbers among Model::layer_sites(); set when attached.
+  /// Numbers among Model::layer_sites(), and how many these are; set when attached.
   int block() const { return block_; }
   int group() const { return group_; }
-  void set_numbers(int block, int group) {
+  int sites() const { return sites_; }
+  void set_numbers(int block, int group, int sites) {
     block_ = block;
     group_ = group;
+    sites_ = sites;
   }
 
  protected:
@@ -101,7 +85,7 @@ class LayerAttention : public torch::nn::Module {
  private:
   SkipMode skip_ = SkipMode::None;
   bool reduced_ = false;
-  int block_ = -1, group_ = -1;
+  int block_ = -1, group_ = -1, sites_ = 0;
 };
 
 /// A block with the slot "layer attention", or "channel attention" (on_branch()).
@@ -115,11 +99,17 @@ class LayerSite : public torch::nn::Module {
   void set_layer_attention(std::shared_ptr<LayerAttention> module);
 
  protected:
-  /// What the module adds to x, after it has found the history of its group; null module or
-  /// undefined: nothing.
+  /// The module's forward(), for which it prepares the history of its group.
   at::Tensor attend(const at::Tensor& x, const at::Tensor& previous, ForwardState& state) const;
+  /// The module's shadow().
+  void shadow(const at::Tensor& x, ForwardState& state) const;
+  /// Factor of what the module adds, (B, 1, 1, 1) or (B, 1, 1) as x needs it: 0 or 1 / keep in
+  /// training, a function of sample and block; undefined: 1.
+  at::Tensor drop_scale(const at::Tensor& x, ForwardState& state) const;
 
  private:
+  void begin_history(ForwardState& state) const;
+
   LayerPlace place_;
   std::shared_ptr<LayerAttention> layer_attention_;
 };

@@ -69,6 +69,8 @@ at::Tensor conv2d(const at::Tensor& x, const Conv2d& conv, ForwardState& state);
 /// The same of images (B, 3, S, S), which get no gradient.
 at::Tensor conv2d_images(const at::Tensor& images, const Conv2d& conv, ForwardState& state);
 
+/// norm(x).
+at::Tensor batch_norm(const at::Tensor& x, GroupBatchNorm2d& norm, ForwardState& state);
 /// relu(norm(x)).
 at::Tensor batch_norm_relu(const at::Tensor& x, GroupBatchNorm2d& norm, ForwardState& state);
 

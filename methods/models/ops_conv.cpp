@@ -39,6 +39,10 @@ at::Tensor conv2d_images(const at::Tensor& images, const Conv2d& conv, ForwardSt
   return conv.forward(images);
 }
 
+at::Tensor batch_norm(const at::Tensor& x, GroupBatchNorm2d& norm, ForwardState& state) {
+  return norm.forward(x, state);
+}
+
 at::Tensor batch_norm_relu(const at::Tensor& x, GroupBatchNorm2d& norm, ForwardState& state) {
   if constexpr (kConvFusable) {
     if (state.fused) return fused::batch_norm_relu(x, norm, state);

@@ -34,16 +34,18 @@ const std::vector<Variant>& variants() {
   return all;
 }
 
-/// What the blocks share.
 struct BlockShape {
+  std::string name;
+  int stage;
   bool bottleneck;
   std::int64_t in, planes, stride, bn_group;
   std::int64_t out() const { return bottleneck ? 4 * planes : planes; }
 };
 
 /// conv - norm - relu, twice (basic) or thrice (bottleneck), added to the shortcut before the last
-/// relu. The stride sits in the 3x3 convolution.
-class ResidualBlock final : public torch::nn::Module {
+/// relu. The stride sits in the 3x3 convolution. Slots: channel attention on the branch before it
+/// is added, layer attention behind the last relu.
+class ResidualBlock final : public LayerSite {
  public:
   explicit ResidualBlock(const BlockShape& shape);
   ops::Fork forward(const ops::Fork& x, ForwardState& state);
@@ -52,6 +54,8 @@ class ResidualBlock final : public torch::nn::Module {
  private:
   void add(std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride,
            std::int64_t bn_group);
+  ops::Fork join(const at::Tensor& y, ops::Shortcut shortcut, ForwardState& state);
+  ops::Fork scale_and_join(const at::Tensor& y, const ops::Shortcut& shortcut, ForwardState& state);
 
   std::vector<std::shared_ptr<Conv2d>> convs_;
   std::vector<std::shared_ptr<GroupBatchNorm2d>> norms_;
@@ -59,7 +63,8 @@ class ResidualBlock final : public torch::nn::Module {
   std::shared_ptr<GroupBatchNorm2d> shortcut_norm_;
 };
 
-ResidualBlock::ResidualBlock(const BlockShape& s) {
+ResidualBlock::ResidualBlock(const BlockShape& s)
+    : LayerSite({.name = s.name, .channels = s.out(), .stage = s.stage, .bn_group = s.bn_group}) {
   if (s.bottleneck) {
     add(s.in, s.planes, 1, 1, s.bn_group);
     add(s.planes, s.planes, 3, s.stride, s.bn_group);
@@ -95,7 +100,39 @@ ops::Fork ResidualBlock::forward(const ops::Fork& x, ForwardState& state) {
   if (shortcut_conv_) {
     shortcut = {ops::conv2d(x.shortcut, *shortcut_conv_, state), shortcut_norm_.get()};
   }
-  return ops::batch_norm_add_relu(y, *norms_.back(), shortcut, state);
+  return layer_attention() ? join(y, shortcut, state)
+                           : ops::batch_norm_add_relu(y, *norms_.back(), shortcut, state);
+}
+
+/// The addition with layer or channel attention.
+ops::Fork ResidualBlock::join(const at::Tensor& y, ops::Shortcut shortcut, ForwardState& state) {
+  const LayerAttention& attention = *layer_attention();
+  if (attention.on_branch()) return scale_and_join(y, shortcut, state);
+  at::Tensor previous;
+  if (attention.needs_previous()) {
+    if (shortcut.norm) shortcut = {ops::batch_norm(shortcut.x, *shortcut.norm, state)};
+    previous = attention.remember(shortcut.x, state);
+  }
+  const ops::Fork x = ops::batch_norm_add_relu(y, *norms_.back(), shortcut, state);
+  if (attention.skip() == SkipMode::Drop) {
+    if (wants_shadow(state)) shadow(x.main, state);
+    return x;
+  }
+  const at::Tensor branch = attend(x.main, previous, state);
+  if (attention.adds_nothing()) return x;
+  const at::Tensor scale = drop_scale(branch, state);
+  const at::Tensor sum =
+      scale.defined() ? at::addcmul(x.shortcut, branch, scale) : at::add(x.shortcut, branch);
+  return {sum, sum};
+}
+
+ops::Fork ResidualBlock::scale_and_join(const at::Tensor& y, const ops::Shortcut& shortcut,
+                                        ForwardState& state) {
+  const at::Tensor branch = attend(ops::batch_norm(y, *norms_.back(), state), {}, state);
+  const at::Tensor identity =
+      shortcut.norm ? ops::batch_norm(shortcut.x, *shortcut.norm, state) : shortcut.x;
+  const at::Tensor sum = at::add(branch, identity).relu_();
+  return {sum, sum};
 }
 
 class ResNet final : public Model {
@@ -107,6 +144,7 @@ class ResNet final : public Model {
     return ops::linear(forward_features(images, state), *fc_, state);
   }
   at::Tensor forward_features(const at::Tensor& images, ForwardState& state) override;
+  std::vector<LayerSite*> layer_sites() override;
   std::vector<std::string> head_names() const override { return {"fc"}; }
   std::int64_t image_size() const override { return image_size_; }
   void initialize(std::uint64_t seed) override;
@@ -135,7 +173,9 @@ ResNet::ResNet(const Variant& variant, std::int64_t image_size, bool zero_init_r
         register_module(cat("layer", stage + 1), std::make_shared<torch::nn::Module>());
     auto& blocks = stages_.emplace_back();
     for (std::int64_t i = 0; i < variant.blocks[stage]; ++i) {
-      const BlockShape shape{.bottleneck = variant.bottleneck,
+      const BlockShape shape{.name = cat("layer", stage + 1, ".", i),
+                             .stage = static_cast<int>(stage),
+                             .bottleneck = variant.bottleneck,
                              .in = width,
                              .planes = planes,
                              .stride = stage > 0 && i == 0 ? 2 : 1,
@@ -161,6 +201,14 @@ at::Tensor ResNet::forward_features(const at::Tensor& images, ForwardState& stat
     state.tap(cat("layer", stage + 1), x.main);
   }
   return x.main.mean({2, 3});
+}
+
+std::vector<LayerSite*> ResNet::layer_sites() {
+  std::vector<LayerSite*> sites;
+  for (const auto& stage : stages_) {
+    for (const auto& block : stage) sites.push_back(block.get());
+  }
+  return sites;
 }
 
 void ResNet::initialize(std::uint64_t seed) {
@@ -207,7 +255,7 @@ const bool registered = [] {
                        " blocks for images of ", v.small_images ? 32 : 224),
         .family = "resnet",
         .semantics = 1,
-        .offers = {},
+        .offers = {Slot::LayerAttention, Slot::ChannelAttention},
         .image_size = v.small_images ? 32 : 224,
         .batch_norm = true,
         .example = v.name == "resnet20" ? "image_size = 16\n" : "",

@@ -1,0 +1,113 @@
+#include "methods/layer_maps.h"
+#include "methods/layer_method.h"
+#include "methods/mrla.h"
+#include "runner/core/params.h"
+
+namespace ablate {
+
+MrlaLight::MrlaLight(const LayerPlace& place, const MrlaOptions& options) : Mrla(place, options) {
+  gain_ = register_parameter("gain", at::empty({place.channels, 1, 1}));
+  if (!place.tokens) return;
+  previous_norm_ = register_module("norm_previous",
+                                   std::make_shared<LayerNorm>(place.channels, token_norm_->eps));
+}
+
+void MrlaLight::initialize(std::uint64_t seed, const std::string& name) {
+  Mrla::initialize(seed, name);
+  fill_normal(gain_, seed, name + ".gain", 1.0);
+}
+
+bool MrlaLight::needs_previous() const { return skip() == SkipMode::None; }
+
+at::Tensor MrlaLight::remember(const at::Tensor& input, const ForwardState& state) const {
+  return on_tokens() ? to_map(previous_norm_->forward(input), state) : input;
+}
+
+bool MrlaLight::can_skip(SkipMode mode) const {
+  return mode == SkipMode::None || mode == SkipMode::Drop || mode == SkipMode::Reuse;
+}
+
+at::Tensor MrlaLight::retrieve(const at::Tensor& map, const at::Tensor& previous,
+                               ForwardState& state) {
+  LayerHistory& history = *state.layer_history;
+  if (skip() == SkipMode::Reuse) {
+    if (wants_shadow(state)) record_skipped(map, state);
+    return history.retrieved;
+  }
+  const at::Tensor pooled = pool_channels(map);
+  const auto [query, key] = query_and_key(pooled);
+  const at::Tensor logits = logits_of(query, key);
+  if (state.retrievals) record_logits(logits, state);
+  const at::Tensor value = on_tokens() ? at::gelu(value_of(map)) : value_of(map);
+  history.retrieved = at::addcmul(value * spread_heads(at::sigmoid(logits), value),
+                                  refresh(previous, history).to(value.scalar_type()),
+                                  gain_.to(value.scalar_type()));
+  advance(pooled, history);
+  return history.retrieved;
+}
+
+void MrlaLight::record_shadow(const at::Tensor& query, const at::Tensor& key, ForwardState& state) {
+  record_logits(logits_of(query, key), state);
+}
+
+void MrlaLight::record_logits(const at::Tensor& logits, ForwardState& state) const {
+  state.retrievals->retrievals.push_back(
+      {.block = block(), .log_row = {}, .logits = logits.detach()});
+}
+
+std::vector<std::string> MrlaLight::unused(SkipMode mode) const {
+  std::vector<std::string> names;
+  if (mode == SkipMode::None) return names;
+  names = {"query", "key", "value", "gain"};
+  if (on_tokens()) names.emplace_back("norm_previous");
+  if (mode == SkipMode::Drop) names.emplace_back("norm");
+  return names;
+}
+
+void MrlaLight::forget(const std::vector<std::string>& parts) {
+  Mrla::forget(parts);
+  gain_.reset();
+  previous_norm_.reset();
+}
+
+namespace methods::mrla_light {
+namespace {
+
+void read(Params& params) { MrlaOptions::read(params, false); }
+
+const Registry<LayerAttentionInfo>::Add added_module{
+    {.name = "mrla_light", .make = [](Params& params, const std::vector<LayerPlace>& places) {
+       const MrlaOptions options = MrlaOptions::read(params, false);
+       std::vector<std::shared_ptr<LayerAttention>> modules;
+       for (const LayerPlace& place : places) {
+         modules.push_back(std::make_shared<MrlaLight>(place, options));
+       }
+       return modules;
+     }}};
+
+const Registry<MethodInfo>::Add added{{
+    .name = "mrla_light",
+    .summary = "each block adds a gated value of its own and its shortcut's features to its output",
+    .paper = "Fang et al., Cross-Layer Retrospective Retrieving via Layer Attention, ICLR 2023",
+    .semantics = 1,
+    .phase = Phase::LayerAttention,
+    .needs = {Slot::LayerAttention},
+    .conflicts = {},
+    .conflict_reason = "",
+    .reconstruction = "",
+    .make = [](Params& params) -> std::unique_ptr<Method> {
+      return std::make_unique<LayerMethod>("mrla_light", params, read);
+    },
+    .example =
+        [] {
+          return MethodExample{.model = "resnet20",
+                               .params = "name = \"mrla_light\"",
+                               .model_params = "image_size = 16",
+                               .idle_params = "name = \"mrla_light\"\nstages = [3]"};
+        },
+}};
+
+}  // namespace
+}  // namespace methods::mrla_light
+
+}  // namespace ablate

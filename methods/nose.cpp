@@ -29,7 +29,8 @@ class Nose final : public Method {
     check_layers(context.surgeon().model());
     context.apply_neutral(each_layer<MarkRetiring>());
     if (direct_ || context.epochs() == 0) {
-      set_gains(context.surgeon(), 0.0);
+      lambda_ = 0.0;
+      set_gains(context.surgeon(), lambda_);
       remove(context);
     } else {
       check_ends(length_of(context));
@@ -43,14 +44,15 @@ class Nose final : public Method {
     lambda_ = lambda;
     context.metric("nose/lambda", lambda);
     set_gains(context.surgeon(), lambda);
-    if (lambda == 0.0) remove(context);
+    remove(context);
   }
 
   void finalize(Surgeon& surgeon) override {
     if (removed_) return;
-    set_gains(surgeon, 0.0);
-    surgeon.apply_neutral(each_layer<RemoveMixer>());
-    note_removal();
+    lambda_ = 0.0;
+    set_gains(surgeon, lambda_);
+    surgeon.apply_neutral(removals(surgeon.model()));
+    removed_ = true;
   }
 
   bool settled() const override { return removed_; }
@@ -66,6 +68,9 @@ class Nose final : public Method {
   }
 
  private:
+  void read_selection(Params& params);
+  void read_mask(Params& params);
+
   static RunLength length_of(const TrainContext& context) {
     return RunLength::of_epochs(context.steps_per_epoch(), context.epochs());
   }
@@ -90,15 +95,30 @@ class Nose final : public Method {
                         " epochs; dilute over fewer epochs, train longer, or set direct = true"));
   }
 
-  /// (skip, branch) at lambda; without compensation the identity is not made up for the branch.
+  /// Of the layer number `order` of those that go, where the mean over them is `lambda`: one that
+  /// waits for those before it is at 1.
+  double layer_lambda(double lambda, std::size_t order) const {
+    if (!one_by_one_) return lambda;
+    const double turns = (1.0 - lambda) * static_cast<double>(selection_.layers.size());
+    return 1.0 - std::clamp(turns - static_cast<double>(order), 0.0, 1.0);
+  }
+
+  /// At lambda; without compensation the identity is not made up for the branch.
   ResidualGains gains(double lambda) const {
-    return {.skip = compensation_ ? 2.0 - lambda : 1.0, .branch = lambda};
+    const bool under_way = lambda > 0.0 && lambda < 1.0;
+    return {.skip = compensation_ ? 2.0 - lambda : 1.0,
+            .branch = lambda,
+            .mask = under_way ? mask_ : GainMask::None};
   }
 
   void set_gains(Surgeon& surgeon, double lambda) const {
-    for (const std::int64_t layer : selection_.layers) {
-      const auto [skip, branch] = gains(lambda);
-      surgeon.apply(SetGains{static_cast<int>(layer), skip, branch});
+    const std::vector<Block*> blocks = surgeon.model().blocks();
+    for (std::size_t i = 0; i < selection_.layers.size(); ++i) {
+      const std::int64_t layer = selection_.layers[i];
+      const Block& block = *blocks[static_cast<std::size_t>(layer)];
+      const ResidualGains now = gains(layer_lambda(lambda, i));
+      if (!block.mixer() || block.attention_gains() == now) continue;
+      surgeon.apply(SetGains{static_cast<int>(layer), now.skip, now.branch, now.mask});
     }
   }
 
@@ -111,15 +131,23 @@ class Nose final : public Method {
     return edits;
   }
 
-  /// At lambda = 0 the branches are not computed any more, so nothing moves when they go.
-  void remove(TrainContext& context) {
-    context.apply_neutral(each_layer<RemoveMixer>());
-    note_removal();
+  /// Of attention that is not computed any more, so that nothing moves when it goes.
+  std::vector<Edit> removals(Model& model) const {
+    const std::vector<Block*> blocks = model.blocks();
+    std::vector<Edit> edits;
+    for (const std::int64_t layer : selection_.layers) {
+      const Block& block = *blocks[static_cast<std::size_t>(layer)];
+      if (block.mixer() && block.attention_gains().branch == 0.0) {
+        edits.push_back(RemoveMixer{static_cast<int>(layer)});
+      }
+    }
+    return edits;
   }
 
-  void note_removal() {
-    lambda_ = 0.0;
-    removed_ = true;
+  void remove(TrainContext& context) {
+    const std::vector<Edit> edits = removals(context.surgeon().model());
+    if (!edits.empty()) context.apply_neutral(edits);
+    removed_ = lambda_ == 0.0;
   }
 
   void check_layers(Model& model) const {
@@ -136,6 +164,8 @@ class Nose final : public Method {
   Selection selection_;
   bool direct_;
   bool compensation_;
+  bool one_by_one_;
+  GainMask mask_ = GainMask::None;
   FadeSettings fade_;
   double lambda_ = 1.0;
   bool removed_ = false;
@@ -159,6 +189,7 @@ Nose::Nose(Params& params) {
   if (std::ranges::adjacent_find(selection_.layers) != selection_.layers.end()) {
     params.fail("layers", "names a block twice");
   }
+  read_selection(params);
   selection_.readout = params.choice("readout", "logits", {"logits", "features"},
                                      "where the search measures entropy: class head, or class "
                                      "token after the final norm") == "logits"
@@ -176,7 +207,37 @@ Nose::Nose(Params& params) {
   direct_ = params.boolean("direct", false, "remove at once instead of diluting (a control)");
   compensation_ = params.boolean("compensation", true,
                                  "fade the branch into the identity, not into nothing (a control)");
+  read_mask(params);
   fade_ = read_fade(params, "dilution", 0.0);
+}
+
+void Nose::read_selection(Params& params) {
+  const std::string strategy =
+      params.choice("selection", kStrategies[0], kStrategies,
+                    "how the layers are chosen: by the search, or as it has to be held against");
+  selection_.strategy =
+      static_cast<Strategy>(std::ranges::find(kStrategies, strategy) - kStrategies.begin());
+  if (!selection_.layers.empty() && selection_.strategy != Strategy::Nose) {
+    params.fail("selection", "chooses layers, but they are given; leave one of them out");
+  }
+  if (selection_.strategy == Strategy::Random) {
+    selection_.draw =
+        params.integer("selection_draw", 0, 0, 1'000'000, "which of the random sets of one seed");
+  }
+  if (selection_.strategy == Strategy::Exhaustive && selection_.remove > kMostExhaustive) {
+    params.fail("remove", cat("an exhaustive search takes at most ", kMostExhaustive, " layers"));
+  }
+}
+
+/// The paper speaks of a sparse mask, and its code has one scalar: which is an ablation.
+void Nose::read_mask(Params& params) {
+  const std::string mask = params.choice(
+      "mask", "uniform", {"uniform", "element", "token", "channel", "sample", "layer"},
+      "where lambda holds: everywhere; as a probability in training, drawn for what is named; or "
+      "in the mean over layers, which go one after another");
+  one_by_one_ = mask == "layer";
+  if (mask != "uniform" && !one_by_one_) mask_ = mask_named(mask);
+  if (direct_ && mask != "uniform") params.fail("mask", "nothing is diluted when direct = true");
 }
 
 const Registry<MethodInfo>::Add added{{
@@ -190,7 +251,8 @@ const Registry<MethodInfo>::Add added{{
     .conflict_reason = "",
     .reconstruction =
         "the outer loop of the search follows the authors' answers; the images and the "
-        "sign convention behind the published sets are not known",
+        "sign convention behind the published sets are not known; masks other than uniform are "
+        "ours",
     .make = [](Params& params) -> std::unique_ptr<Method> {
       return std::make_unique<Nose>(params);
     },

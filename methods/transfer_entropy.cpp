@@ -106,4 +106,19 @@ std::vector<SelectionStep> select_layers(
   return steps;
 }
 
+void for_each_subset(const std::vector<int>& candidates, int count,
+                     const std::function<void(const std::vector<int>& subset)>& visit) {
+  ABLATE_CHECK(count >= 0 && count <= static_cast<int>(candidates.size()), count, " of ",
+               candidates.size());
+  std::vector<char> taken(candidates.size(), 0);
+  std::fill_n(taken.begin(), count, 1);
+  do {
+    std::vector<int> subset;
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+      if (taken[i]) subset.push_back(candidates[i]);
+    }
+    visit(subset);
+  } while (std::ranges::prev_permutation(taken).found);
+}
+
 }  // namespace ablate

@@ -54,4 +54,8 @@ std::vector<SelectionStep> select_layers(
     const std::vector<int>& candidates, int count, bool absolute,
     const std::function<double(const std::vector<int>& skipped)>& entropy_of);
 
+/// Calls back with every sorted set of `count` of the sorted candidates, in lexical order.
+void for_each_subset(const std::vector<int>& candidates, int count,
+                     const std::function<void(const std::vector<int>& subset)>& visit);
+
 }  // namespace ablate

@@ -5,6 +5,7 @@
 
 #include "methods/models/fused/tokens.h"
 #include "methods/models/uncounted.h"
+#include "methods/token_selection.h"
 #include "runner/core/error.h"
 
 namespace ablate {
@@ -19,12 +20,6 @@ using at::indexing::Slice;
 /// Tokens that can be merged at a time: half of those without protection.
 std::int64_t capped(std::int64_t r, std::int64_t tokens, std::int64_t protected_tokens) {
   return std::max<std::int64_t>(0, std::min(r, (tokens - protected_tokens) / 2));
-}
-
-/// Rows of a (B, length, C) tensor, flattened to (B * length, C), that `positions` (B, M) mean.
-at::Tensor flat_rows(const at::Tensor& positions, std::int64_t length) {
-  const at::Tensor first = at::arange(positions.size(0), positions.options()) * length;
-  return (positions + first.unsqueeze(1)).flatten();
 }
 
 /// Cosine similarities of A against B, (B, |A|, |B|), with forbidden pairs at -infinity.
@@ -120,10 +115,21 @@ std::pair<at::Tensor, at::Tensor> merge_weighted(const MergePlan& plan, const at
 }
 
 at::Tensor unmerge(const at::Tensor& x, const at::Tensor& sources) {
-  const at::Tensor rows = flat_rows(sources, x.size(1)), from = x.flatten(0, 1);
-  // As above, with the roles of the passes changed.
-  const at::Tensor copies = x.is_cuda() ? from.index({rows}) : from.index_select(0, rows);
-  return copies.view({x.size(0), sources.size(1), x.size(2)});
+  return take_tokens(x, sources);
+}
+
+at::Tensor representatives(const MergePlan& plan) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor positions =
+      plan.positions.defined() ? plan.positions : plan.groups.positions.to(at::kLong);
+  const at::Tensor numbers = at::arange(plan.tokens, positions.options()).expand_as(positions);
+  at::Tensor tokens = at::empty({positions.size(0), plan.left}, positions.options());
+  // Who joins somebody comes from A; then the members of B, which stay, take their places.
+  for (const std::int64_t first : {0, 1}) {
+    tokens.scatter_(1, positions.slice(1, first, plan.tokens, 2),
+                    numbers.slice(1, first, plan.tokens, 2));
+  }
+  return tokens;
 }
 
 namespace {

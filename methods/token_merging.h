@@ -39,6 +39,10 @@ at::Tensor merge_sum(const MergePlan& plan, const at::Tensor& x);
 std::pair<at::Tensor, at::Tensor> merge_weighted(const MergePlan& plan, const at::Tensor& x,
                                                  const at::Tensor& sizes);
 
+/// The token that each group keeps when the others are dropped instead of merged, (B, N - r): the
+/// one that the others would have joined, or the only one.
+at::Tensor representatives(const MergePlan& plan);
+
 // Within a forward pass; each has a fused form on CUDA, taken when state.fused is set.
 
 /// match_tokens() by the mean of keys (B, H, N, d) over the heads.

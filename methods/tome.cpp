@@ -2,8 +2,9 @@
 
 #include "methods/method.h"
 #include "methods/models/ops.h"
-#include "methods/models/probe.h"
+#include "methods/models/random_numbers.h"
 #include "methods/token_merging.h"
+#include "methods/token_selection.h"
 #include "runner/core/error.h"
 
 namespace ablate::methods::tome {
@@ -15,74 +16,99 @@ enum class Metric {
   Features,      ///< the tokens themselves
   NormFeatures,  ///< the tokens as the MLP sees them
   CachedKeys,    ///< keys of the last attention, carried along
+  Random,        ///< numbers that know nothing of the tokens
 };
 
-const std::vector<std::string> kMetrics{"keys", "features", "norm_features", "cached_keys"};
+const std::vector<std::string> kMetrics{"keys", "features", "norm_features", "cached_keys",
+                                        "random"};
 
 Metric metric_named(const std::string& name) {
   return static_cast<Metric>(std::ranges::find(kMetrics, name) - kMetrics.begin());
 }
 
+struct MergingOptions {
+  std::int64_t r;
+  bool proportional_attention;
+  Metric metric;
+  bool prune;  ///< who joins somebody is dropped
+};
+
 /// Merges r tokens between mixer and MLP. State of the pass: sizes, sources when tracked, and keys
 /// when carried.
 class MergingReducer final : public TokenReducer {
  public:
-  MergingReducer(std::int64_t r, bool proportional_attention, Metric metric)
-      : r_(r), proportional_attention_(proportional_attention), metric_(metric) {}
+  explicit MergingReducer(const MergingOptions& options) : options_(options) {}
 
   void begin(ForwardState& state) override {
-    state.proportional_attention = proportional_attention_;
-    if (metric_ == Metric::CachedKeys) state.carry_keys = true;
+    state.proportional_attention = options_.proportional_attention;
+    if (options_.metric == Metric::CachedKeys) state.carry_keys = true;
   }
 
   TokenStream forward(TokenStream stream, ForwardState& state) override {
     if (compares_tokens()) stream = {ops::join(stream, state)};
     const MergePlan plan = match(stream, state);
-    return merge_stream(plan, stream, state);
+    if (!options_.prune) return merge_stream(plan, stream, state);
+    if (plan.merged() == 0) return stream;
+    return keep_tokens(representatives(plan), stream, state);
   }
 
   KeyNeed key_need() const override {
-    if (metric_ == Metric::Keys) return KeyNeed::OwnBlock;
-    return metric_ == Metric::CachedKeys ? KeyNeed::Carried : KeyNeed::None;
+    if (options_.metric == Metric::Keys) return KeyNeed::OwnBlock;
+    return options_.metric == Metric::CachedKeys ? KeyNeed::Carried : KeyNeed::None;
   }
 
  private:
   bool compares_tokens() const {
-    return metric_ == Metric::Features || metric_ == Metric::NormFeatures;
+    return options_.metric == Metric::Features || options_.metric == Metric::NormFeatures;
   }
 
   /// Nothing where the attention whose keys it needs is not run.
   MergePlan match(const TokenStream& stream, const ForwardState& state) const {
     const at::NoGradGuard no_grad;  // a matching is a constant of the pass
-    switch (metric_) {
+    const std::int64_t r = options_.r;
+    switch (options_.metric) {
       case Metric::Keys:
-        return match_keys(state.keys, r_, state);
+        return match_keys(state.keys, r, state);
       case Metric::Features:
-        return match_metric(stream.base, r_, state);
+        return match_metric(stream.base, r, state);
       case Metric::NormFeatures:
-        return match_metric(state.following_norm->forward(stream.base), r_, state);
+        return match_metric(state.following_norm->forward(stream.base), r, state);
       case Metric::CachedKeys:
-        return state.carried_keys.defined() ? match_metric(state.carried_keys, r_, state)
+        return state.carried_keys.defined() ? match_metric(state.carried_keys, r, state)
                                             : MergePlan{};
+      case Metric::Random:
+        return match_metric(random_metric(stream.base, state), r, state);
     }
-    check_failed("known metric", cat(static_cast<int>(metric_)));
+    check_failed("known metric", cat(static_cast<int>(options_.metric)));
   }
 
-  std::int64_t r_;
-  bool proportional_attention_;
-  Metric metric_;
+  /// Anew for each image and step in training, the same for all images else.
+  at::Tensor random_metric(const at::Tensor& x, const ForwardState& state) const {
+    constexpr std::int64_t kWidth = 8;
+    const std::int64_t batch = x.size(0), tokens = x.size(1), count = tokens * kWidth;
+    const at::Tensor numbers = is_training()
+                                   ? uniform_numbers(state, qualified_name, batch, count, x)
+                                   : fixed_numbers(qualified_name, count, x).expand({batch, count});
+    return (numbers - 0.5).reshape({batch, tokens, kWidth});
+  }
+
+  MergingOptions options_;
 };
 
 constexpr std::int64_t kManyTokens = 1 << 20;
 constexpr std::string_view kMetricHelp =
-    "what is compared: keys averaged over heads, the tokens themselves, or the tokens as norm2 "
-    "makes them";
+    "what is compared: keys averaged over heads, the tokens themselves, the tokens as norm2 makes "
+    "them, or random numbers (a control)";
+const std::vector<std::string> kOperations{"merge", "prune"};
+constexpr std::string_view kOperationHelp =
+    "average matched tokens, or drop those that would join another";
 
 std::shared_ptr<TokenReducer> make_reducer(Params& params) {
   const std::int64_t r = params.required_integer("r", 1, kManyTokens, "tokens merged");
   const bool proportional = params.boolean("prop_attn", true, "add log(size) to attention logits");
   const Metric metric = metric_named(params.choice("metric", "keys", kMetrics, kMetricHelp));
-  return std::make_shared<MergingReducer>(r, proportional, metric);
+  const bool prune = params.choice("operation", "merge", kOperations, kOperationHelp) == "prune";
+  return std::make_shared<MergingReducer>(MergingOptions{r, proportional, metric, prune});
 }
 
 const Registry<TokenReducerInfo>::Add added_reducer{{.name = "tome", .make = make_reducer}};
@@ -103,10 +129,11 @@ class ToMe final : public Method {
     for (const Site& site : sites) {
       const std::int64_t r = schedule[site.block];
       if (r == 0) continue;
-      const Value::Table params{{"r", r}, {"prop_attn", proportional_}, {"metric", site.metric}};
+      Value::Table params{{"r", r}, {"prop_attn", proportional_}, {"metric", site.metric}};
+      if (operation_ != "merge") params["operation"] = operation_;
       surgeon.apply(InsertReducer{static_cast<int>(site.block), "tome", params});
     }
-    if (!sites.empty()) check_merges(surgeon.model());
+    if (!sites.empty()) check_shortened(surgeon.model(), "tome");
   }
 
  private:
@@ -137,15 +164,6 @@ class ToMe final : public Method {
     return metric_ == "keys" && !block.mixer()->provides_keys() ? "" : metric_;
   }
 
-  /// Throws SpecError when the sequence is so short that the cap of every block is 0.
-  static void check_merges(Model& model) {
-    ForwardState state;
-    probe(model, state);
-    if (state.token_sizes.defined()) return;
-    throw SpecError(
-        "methods.tome: nothing is merged anywhere: no block can, or the model has too few tokens");
-  }
-
   void check_schedule(std::size_t depth) const {
     if (schedule_.size() <= depth) return;
     throw SpecError(cat("methods.tome.schedule: ", schedule_.size(), " numbers for ", depth,
@@ -173,6 +191,7 @@ class ToMe final : public Method {
   bool proportional_;
   std::string metric_;
   std::string without_attention_;
+  std::string operation_;
 };
 
 ToMe::ToMe(Params& params) {
@@ -188,7 +207,8 @@ ToMe::ToMe(Params& params) {
       "redistribute", false,
       "raise r by depth / merging blocks, so that removed blocks do not lower the total");
   proportional_ = params.boolean("prop_attn", true, "add log(size) to attention logits");
-  metric_ = params.choice("metric", "keys", {"keys", "features", "norm_features"}, kMetricHelp);
+  metric_ =
+      params.choice("metric", "keys", {"keys", "features", "norm_features", "random"}, kMetricHelp);
   without_attention_ = params.choice(
       "without_attention", "skip", {"skip", "features", "norm_features", "cached_keys"},
       "blocks that have lost their attention: do not merge, or compare the tokens, "
@@ -196,6 +216,7 @@ ToMe::ToMe(Params& params) {
   if (schedule_.empty() && r_ == 0) {
     params.fail("r", "nothing to merge: set r, or schedule = [...]");
   }
+  operation_ = params.choice("operation", "merge", kOperations, kOperationHelp);
   if (!schedule_.empty() && (r_ != 0 || inflect_ != 0.0 || redistribute_)) {
     params.fail("schedule", "takes the place of r, inflect and redistribute; leave those out");
   }

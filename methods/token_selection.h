@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "methods/models/model.h"
+#include "methods/models/slots.h"
+#include "runner/core/params.h"
+
+namespace ablate {
+
+/// Rows of a (B, length, C) tensor, flattened to (B * length, C), that `positions` (B, M) mean.
+at::Tensor flat_rows(const at::Tensor& positions, std::int64_t length);
+
+/// Tokens (B, M, C) of x (B, N, C) by their numbers (B, M); a token may be taken several times.
+at::Tensor take_tokens(const at::Tensor& x, const at::Tensor& numbers);
+
+/// The numbers of all tokens (B, N), those in front first, the others by falling score: `scores`
+/// (B, N - protected_tokens). Equal ones keep their order.
+at::Tensor by_score(const at::Tensor& scores, std::int64_t protected_tokens);
+
+/// The tokens with these numbers, and what `state` says of them; the others are dropped for good.
+/// Throws Error when somebody follows the sources of tokens: dropped ones have none.
+TokenStream keep_tokens(const at::Tensor& numbers, const TokenStream& stream, ForwardState& state);
+
+/// ceil(keep * tokens), as published code rounds.
+std::int64_t kept_tokens(double keep, std::int64_t tokens);
+
+/// Blocks at which tokens are reduced.
+struct TokenStages {
+  std::vector<std::int64_t> blocks;  ///< empty: at each quarter of the depth, 3, 6 and 9 of 12
+
+  /// Reads `blocks`. Throws SpecError on one that comes twice.
+  static TokenStages read(Params& params);
+  /// By block number, rising. Throws SpecError, naming `method`, when the model is not that deep.
+  std::vector<int> of(std::int64_t depth, std::string_view method) const;
+};
+
+/// The stages of a method that ranks tokens by the attention of the class token: one that falls on
+/// a block whose attention is gone, or going, moves to the next block that has some. Throws
+/// SpecError, naming `method`, when there is none left.
+std::vector<int> class_attention_stages(const std::vector<Block*>& blocks,
+                                        const std::vector<int>& stages, std::string_view method);
+
+/// Throws SpecError when no token has gone at the end of the model: the row of a table would claim
+/// what did not happen.
+void check_shortened(Model& model, std::string_view method);
+/// Tokens in front of the first block.
+std::int64_t initial_tokens(Model& model);
+
+}  // namespace ablate

@@ -21,14 +21,15 @@ void fill(at::Tensor& parameter, std::uint64_t seed, std::string_view name, cons
 
 }  // namespace
 
-Linear::Linear(std::int64_t in, std::int64_t out)
-    : weight(register_parameter("weight", at::empty({out, in}))),
-      bias(register_parameter("bias", at::empty({out}))) {}
+Linear::Linear(std::int64_t in, std::int64_t out, bool with_bias)
+    : weight(register_parameter("weight", at::empty({out, in}))) {
+  if (with_bias) bias = register_parameter("bias", at::empty({out}));
+}
 
 void Linear::scale(double factor) {
   const at::NoGradGuard no_grad;
   weight.mul_(factor);
-  bias.mul_(factor);
+  if (bias.defined()) bias.mul_(factor);
 }
 
 LayerNorm::LayerNorm(std::int64_t dim, double epsilon)
@@ -37,10 +38,11 @@ LayerNorm::LayerNorm(std::int64_t dim, double epsilon)
       eps(epsilon) {}
 
 Conv2d::Conv2d(std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride,
-               std::int64_t padding, bool with_bias)
-    : weight(register_parameter("weight", at::empty({out, in, kernel, kernel}))),
+               std::int64_t padding, bool with_bias, std::int64_t groups)
+    : weight(register_parameter("weight", at::empty({out, in / groups, kernel, kernel}))),
       stride_(stride),
-      padding_(padding) {
+      padding_(padding),
+      groups_(groups) {
   if (with_bias) bias = register_parameter("bias", at::empty({out}));
 }
 

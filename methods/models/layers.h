@@ -13,10 +13,10 @@ namespace ablate {
 // process-wide generator, which costs seconds for a large model and breaks the rule that a number
 // is a function of its key. Parameters here are uninitialised; Model::initialize fills them.
 
-/// y = x W^T + b over the last dimension. weight (out, in), bias (out).
+/// y = x W^T + b over the last dimension. weight (out, in), bias (out) unless told otherwise.
 class Linear : public torch::nn::Module {
  public:
-  Linear(std::int64_t in, std::int64_t out);
+  Linear(std::int64_t in, std::int64_t out, bool with_bias = true);
   at::Tensor forward(const at::Tensor& x) const { return linear(x, weight, bias); }
   /// Multiplies weight and bias: exact for powers of two.
   void scale(double factor);
@@ -36,13 +36,13 @@ class LayerNorm : public torch::nn::Module {
   double eps;
 };
 
-/// Square convolution. weight (out, in, kernel, kernel), bias (out) when asked for.
+/// Square convolution. weight (out, in / groups, kernel, kernel), bias (out) when asked for.
 class Conv2d : public torch::nn::Module {
  public:
   Conv2d(std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride,
-         std::int64_t padding, bool with_bias);
+         std::int64_t padding, bool with_bias, std::int64_t groups = 1);
   at::Tensor forward(const at::Tensor& x) const {
-    return at::conv2d(x, weight, bias, stride_, padding_);
+    return at::conv2d(x, weight, bias, stride_, padding_, 1, groups_);
   }
   std::int64_t stride() const { return stride_; }
   std::int64_t padding() const { return padding_; }
@@ -50,7 +50,7 @@ class Conv2d : public torch::nn::Module {
   at::Tensor weight, bias;
 
  private:
-  std::int64_t stride_, padding_;
+  std::int64_t stride_, padding_, groups_;
 };
 
 // Initial values of one parameter, drawn from RandomStream(seed, Purpose::ParameterInit,

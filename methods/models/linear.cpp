@@ -79,7 +79,7 @@ at::Tensor onednn_linear(const at::Tensor& x, const at::Tensor& weight, const at
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  if (onednn_pays() && fits_onednn(x)) return onednn_linear(x, weight, bias);
+  if (bias.defined() && onednn_pays() && fits_onednn(x)) return onednn_linear(x, weight, bias);
   return at::linear(x, weight, bias);
 }
 

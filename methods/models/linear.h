@@ -4,9 +4,9 @@
 
 namespace ablate {
 
-/// y = x W^T + b over the last dimension; weight (out, in), bias (out). at::linear defines it;
-/// where onednn_pays() says so, its three products (output, gradients of input and of weight) run
-/// on oneDNN, and differ from at::linear by rounding.
+/// y = x W^T + b over the last dimension; weight (out, in), bias (out) or undefined. at::linear
+/// defines it; with a bias, where onednn_pays() says so, its three products (output, gradients of
+/// input and of weight) run on oneDNN, and differ from at::linear by rounding.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 
 /// Whether matrix products in single precision are better done by oneDNN than by MKL, on which

@@ -1,0 +1,109 @@
+#include "methods/models/ops_grid.h"
+
+#include <cmath>
+
+#include "runner/core/error.h"
+
+namespace ablate::ops {
+namespace {
+
+constexpr double kFocusEps = 1e-6;
+
+std::int64_t side_of(const at::Tensor& tokens) {
+  const auto side = std::llround(std::sqrt(static_cast<double>(tokens.size(1))));
+  ABLATE_CHECK(side * side == tokens.size(1), tokens.size(1), " tokens are no square map");
+  return side;
+}
+
+/// (B, N, H d) -> (B, H, N, d).
+at::Tensor by_head(const at::Tensor& x, std::int64_t heads) {
+  return x.unflatten(2, {heads, x.size(2) / heads}).transpose(1, 2);
+}
+
+}  // namespace
+
+at::Tensor as_stream(const at::Tensor& x, const ForwardState& state) {
+  return state.fused ? x.to(at::kFloat) : x;
+}
+
+at::Tensor as_activation(const at::Tensor& x, const ForwardState& state) {
+  return state.fused ? x.to(at::kBFloat16) : x;
+}
+
+at::Tensor map_of(const at::Tensor& tokens, std::int64_t height) {
+  if (height == 0) height = side_of(tokens);
+  return tokens.unflatten(1, {height, tokens.size(1) / height}).permute({0, 3, 1, 2});
+}
+
+at::Tensor tokens_of(const at::Tensor& map) { return map.permute({0, 2, 3, 1}).flatten(1, 2); }
+
+at::Tensor patch_conv(const at::Tensor& map, const Conv2d& conv) {
+  const std::int64_t batch = map.size(0), channels = map.size(1), patch = conv.stride(),
+                     side = map.size(2) / patch;
+  ABLATE_CHECK(side * patch == map.size(2) && map.size(3) == map.size(2) && conv.padding() == 0,
+               "patches of side ", patch, " in a map of ", map.sizes());
+  // Channels last within a patch: that is how tokens have them.
+  const at::Tensor patches = map.reshape({batch, channels, side, patch, side, patch})
+                                 .permute({0, 2, 4, 3, 5, 1})
+                                 .reshape({batch, side * side, patch * patch * channels});
+  const at::Tensor weight = like(conv.weight, map).permute({0, 2, 3, 1}).flatten(1);
+  return ablate::linear(patches, weight, like(conv.bias, map));
+}
+
+at::Tensor map_conv(const at::Tensor& map, const Conv2d& conv) {
+  const at::Tensor input = map.contiguous(at::MemoryFormat::ChannelsLast);
+  return tokens_of(at::conv2d(input, like(conv.weight, map), like(conv.bias, map), conv.stride(),
+                              conv.padding()));
+}
+
+at::Tensor depthwise_conv(const at::Tensor& tokens, const Conv2d& conv, std::int64_t height) {
+  const std::int64_t channels = tokens.size(2), shared = channels / conv.weight.size(0);
+  ABLATE_CHECK(shared * conv.weight.size(0) == channels, channels, " channels, kernels of ",
+               conv.weight.size(0));
+  const at::Tensor weight = like(conv.weight, tokens).repeat({shared, 1, 1, 1});
+  const at::Tensor bias = like(conv.bias, tokens).repeat({shared});
+  return tokens_of(
+      at::conv2d(map_of(tokens, height), weight, bias, conv.stride(), conv.padding(), 1, channels));
+}
+
+at::Tensor merge_neighbours(const at::Tensor& tokens) {
+  const std::int64_t batch = tokens.size(0), channels = tokens.size(2), half = side_of(tokens) / 2;
+  return tokens.view({batch, half, 2, half, 2, channels})
+      .permute({0, 1, 3, 4, 2, 5})
+      .reshape({batch, half * half, 4 * channels});
+}
+
+at::Tensor window_attention(const at::Tensor& qkv, const AttentionHeads& heads,
+                            const at::Tensor& bias) {
+  const auto parts = unpack_heads(qkv, heads);
+  const double scale = 1.0 / std::sqrt(static_cast<double>(heads.scale_width));
+  at::Tensor logits = at::matmul(parts[0] * scale, parts[1].transpose(-2, -1));
+  const at::Tensor by_image = logits.unflatten(0, {-1, bias.size(0)});
+  logits = (by_image + like(bias, qkv)).flatten(0, 1);
+  const at::Tensor mixed = at::matmul(logits.softmax(-1), parts[2]);
+  return mixed.transpose(1, 2).flatten(2);
+}
+
+at::Tensor focus(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& gate,
+                 std::int64_t p) {
+  const at::Tensor precise = x.to(at::promote_types(x.scalar_type(), at::kFloat));
+  at::Tensor u = (precise.relu() + kFocusEps) / scale;
+  if (gate.defined()) u = u * gate.to(u.scalar_type());
+  // Powers of what is at most 1 do not all vanish, and y does not depend on this factor.
+  const at::Tensor powers = (u / u.detach().amax(-1, /*keepdim=*/true)).pow(p);
+  const at::Tensor gain = u.norm(2, {-1}, true) / powers.norm(2, {-1}, true);
+  return (powers * gain).to(x.scalar_type());
+}
+
+at::Tensor linear_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            std::int64_t heads) {
+  const at::Tensor queries = by_head(q, heads), keys = by_head(k, heads);
+  const auto tokens = static_cast<double>(q.size(1));
+  const at::Tensor normaliser =
+      at::matmul(queries, keys.mean(2, /*keepdim=*/true).transpose(2, 3)) + kFocusEps;
+  const at::Tensor mixture = at::matmul(keys.transpose(2, 3), by_head(v, heads)) / tokens;
+  const at::Tensor mixed = at::matmul(queries, mixture) / normaliser;
+  return mixed.transpose(1, 2).flatten(2);
+}
+
+}  // namespace ablate::ops

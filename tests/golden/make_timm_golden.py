@@ -1,4 +1,4 @@
-"""Writes what timm computes for two small transformers: weights, inputs, logits, gradients.
+"""Writes what timm computes for small transformers: weights, inputs, logits, gradients.
 
 Not run by the tests, which read the files beside this script. To make them again:
     pip install timm==1.0.29
@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from timm.layers import set_fused_attn
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 
 FOLDER = pathlib.Path(__file__).parent
@@ -34,7 +35,7 @@ def draw_weights(model: torch.nn.Module, generator: torch.Generator) -> None:
 
 
 def make(name: str, model: torch.nn.Module, classes: int, side: int, seed: int,
-         with_image_gradient: bool) -> None:
+         with_image_gradient: bool, tap: str = "blocks.0") -> None:
     generator = torch.Generator().manual_seed(seed)
     draw_weights(model, generator)
     weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
@@ -43,8 +44,9 @@ def make(name: str, model: torch.nn.Module, classes: int, side: int, seed: int,
 
     model = model.double().eval()
     taps = {}
-    model.blocks[0].register_forward_hook(
-        lambda module, inputs, output: taps.update({"blocks.0": output.detach().clone()}))
+    # As tokens (B, N, C), also where timm keeps a map (B, H, W, C).
+    model.get_submodule(tap).register_forward_hook(
+        lambda module, inputs, output: taps.update({tap: output.detach().flatten(1, -2)}))
     x = images.double().requires_grad_()
     logits = model(x)
     (logits * loss_weight.double()).sum().backward()
@@ -71,6 +73,10 @@ def main() -> None:
     make("distilled", VisionTransformerDistilled(img_size=16, patch_size=4, embed_dim=12, depth=2,
                                                  num_heads=2, num_classes=10),
          classes=10, side=16, seed=2, with_image_gradient=True)
+    # Its first stage has shifted windows, its second a single one.
+    make("swin", SwinTransformer(img_size=16, patch_size=2, embed_dim=8, depths=(2, 1),
+                                 num_heads=(2, 4), window_size=4, num_classes=5),
+         classes=5, side=16, seed=3, with_image_gradient=True, tap="layers.0.blocks.1")
 
 
 if __name__ == "__main__":

@@ -28,13 +28,19 @@ double relative_error(const at::Tensor& got, const at::Tensor& expected) {
 }
 
 struct Golden {
-  std::string name;
+  std::string name, model;
   std::string settings;  ///< of the model, as tests/golden/make_timm_golden.py builds it
+  std::string classes = "10", tap = "blocks.0";
 };
 
-const Golden kPlain{"vit", "{ embed_dim = 18, depth = 2, num_heads = 3 }"};
+const Golden kPlain{"vit", "vit", "{ embed_dim = 18, depth = 2, num_heads = 3 }"};
 const Golden kDistilled{
-    "distilled", "{ image_size = 16, embed_dim = 12, depth = 2, num_heads = 2, distilled = true }"};
+    "distilled", "vit",
+    "{ image_size = 16, embed_dim = 12, depth = 2, num_heads = 2, distilled = true }"};
+const Golden kSwin{"swin", "swin",
+                   "{ image_size = 16, patch_size = 2, embed_dims = [8, 16], depths = [2, 1], "
+                   "num_heads = [2, 4], attention = 'SS', window = 4 }",
+                   "5", "layers.0.blocks.1"};
 
 class ForwardGolden : public testing::TestWithParam<std::tuple<Golden, std::string>> {};
 
@@ -54,10 +60,10 @@ TEST_P(ForwardGolden, LogitsTensorsAndGradientsAreThoseOfTimm) {
     return (folder / (golden.name + "_" + kind + ".safetensors")).string();
   };
   const TempFolder temp;
-  const CapturedRun run =
-      run_ablate_train({"forward", "--model", "vit", "--model-params", golden.settings, "--classes",
-                        "10", "--weights", file("weights"), "--input", file("input"), "--output",
-                        temp / "y.safetensors", "--taps", "blocks.0", "--grad", "--dtype", dtype});
+  const CapturedRun run = run_ablate_train(
+      {"forward", "--model", golden.model, "--model-params", golden.settings, "--classes",
+       golden.classes, "--weights", file("weights"), "--input", file("input"), "--output",
+       temp / "y.safetensors", "--taps", golden.tap, "--grad", "--dtype", dtype});
   ASSERT_EQ(run.status.code, 0) << run.errors;
   const auto results = read_all(temp / "y.safetensors");
   const double bound = dtype == "fp64" ? 1e-9 : 1e-5;
@@ -75,7 +81,7 @@ TEST_P(ForwardGolden, LogitsTensorsAndGradientsAreThoseOfTimm) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Timm, ForwardGolden,
-                         testing::Combine(testing::Values(kPlain, kDistilled),
+                         testing::Combine(testing::Values(kPlain, kDistilled, kSwin),
                                           testing::Values("fp64", "fp32")),
                          [](const auto& instance) {
                            return std::get<0>(instance.param).name + "_" +

@@ -148,8 +148,8 @@ const Registry<MethodInfo>::Add added{{
     .semantics = 1,
     .phase = Phase::TokenReduction,
     .needs = {Slot::TokenReducer},
-    .conflicts = {},
-    .conflict_reason = "",
+    .conflicts = kFollowTokens,
+    .conflict_reason = kDroppedTokens,
     .reconstruction = "the table is given, not learnt; sizes of groups grow by similarity as the "
                       "published evaluation has it, also in training, and not below 0",
     .make = [](Params& params) -> std::unique_ptr<Method> {

@@ -221,8 +221,8 @@ const Registry<MethodInfo>::Add added{{
     .semantics = 1,
     .phase = Phase::TokenReduction,
     .needs = {Slot::TokenReducer},
-    .conflicts = {},
-    .conflict_reason = "",
+    .conflicts = kFollowTokens,
+    .conflict_reason = kDroppedTokens,
     .reconstruction = "of its distillation only that of logits (teacher = ...), not that of tokens",
     .make = [](Params& params) -> std::unique_ptr<Method> {
       return std::make_unique<DynamicViT>(params);

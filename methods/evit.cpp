@@ -25,7 +25,8 @@ class AttentiveReducer final : public TokenReducer {
     const at::Tensor attention = state.class_attention;
     const at::Tensor order = by_score(attention.narrow(1, front, tokens - front), front);
     const at::Tensor x = ops::join(stream, state);
-    stream = keep_tokens(order.narrow(1, 0, kept), {x}, state);
+    stream = keep_tokens(order.narrow(1, 0, kept), {x}, state,
+                         fuse_ ? positions_after(order, kept) : at::Tensor());
     if (!fuse_) return stream;
     const at::Tensor rest = order.narrow(1, kept, tokens - kept);
     const at::Tensor weights = attention.gather(1, rest).unsqueeze(2).to(x.scalar_type());
@@ -36,6 +37,12 @@ class AttentiveReducer final : public TokenReducer {
   KeyNeed key_need() const override { return KeyNeed::ClassAttention; }
 
  private:
+  /// Of each token: the `kept` first of an order by their place in it, the others all behind.
+  static at::Tensor positions_after(const at::Tensor& order, std::int64_t kept) {
+    const at::Tensor places = at::arange(order.size(1), order.options()).clamp_max(kept);
+    return at::empty_like(order).scatter_(1, order, places.expand_as(order));
+  }
+
   double keep_;
   bool fuse_;
 };
@@ -106,7 +113,8 @@ const Registry<MethodInfo>::Add added{{
         [] {
           return MethodExample{.model = "vit",
                                .params = R"(name = "evit"
-keep = 0.7)",
+keep = 0.7
+blocks = [1])",
                                .model_params = R"(image_size = 16
 patch_size = 4
 embed_dim = 16

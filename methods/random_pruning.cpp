@@ -75,8 +75,8 @@ const Registry<MethodInfo>::Add added{{
     .semantics = 1,
     .phase = Phase::TokenReduction,
     .needs = {Slot::TokenReducer},
-    .conflicts = {},
-    .conflict_reason = "",
+    .conflicts = kFollowTokens,
+    .conflict_reason = kDroppedTokens,
     .reconstruction = "",
     .make = [](Params& params) -> std::unique_ptr<Method> {
       return std::make_unique<RandomPruning>(params);

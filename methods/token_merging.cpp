@@ -134,11 +134,6 @@ at::Tensor representatives(const MergePlan& plan) {
 
 namespace {
 
-/// Where original tokens stand that stood at `sources`; undefined: everybody at its own place.
-at::Tensor follow(const at::Tensor& sources, const at::Tensor& positions) {
-  return sources.defined() ? positions.gather(1, sources) : positions;
-}
-
 /// Leaves the tokens to the next join.
 [[maybe_unused]] TokenStream merge_in_join(const TokenGroups& groups, TokenStream stream,
                                            ForwardState& state) {
@@ -147,7 +142,7 @@ at::Tensor follow(const at::Tensor& sources, const at::Tensor& positions) {
       state.carried_keys = fused::merge_means(groups, state.carried_keys, state.token_sizes);
     }
   }
-  if (state.track_sources) state.sources = follow(state.sources, groups.positions.to(at::kLong));
+  if (state.track_sources) move_sources(groups.positions.to(at::kLong), state);
   state.token_sizes = groups.sizes.unsqueeze(2);
   state.log_sizes = groups.log_sizes;
   stream.groups = groups;
@@ -192,7 +187,7 @@ TokenStream merge_stream(const MergePlan& plan, const TokenStream& stream, Forwa
   auto [merged, merged_sizes] = merge_weighted(plan, stream.value(), sizes);
   state.token_sizes = merged_sizes;
   state.log_sizes.reset();
-  if (state.track_sources) state.sources = follow(state.sources, plan.positions);
+  move_sources(plan.positions, state);
   return {merged};
 }
 

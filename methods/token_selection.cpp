@@ -32,9 +32,16 @@ at::Tensor by_score(const at::Tensor& scores, std::int64_t protected_tokens) {
   return at::cat({front.expand({order.size(0), protected_tokens}), order + protected_tokens}, 1);
 }
 
-TokenStream keep_tokens(const at::Tensor& numbers, const TokenStream& stream, ForwardState& state) {
+void move_sources(const at::Tensor& positions, ForwardState& state) {
+  if (!state.track_sources) return;
+  state.sources = state.sources.defined() ? positions.gather(1, state.sources) : positions;
+}
+
+TokenStream keep_tokens(const at::Tensor& numbers, const TokenStream& stream, ForwardState& state,
+                        const at::Tensor& positions) {
   if (state.track_sources) {
-    throw Error("tokens that are dropped have no place that could be followed");
+    if (!positions.defined()) throw Error(cat("tokens are dropped, but ", kDroppedTokens));
+    move_sources(positions, state);
   }
   const at::Tensor kept = take_tokens(ops::join(stream, state), numbers);
   for (at::Tensor* of_tokens : {&state.token_sizes, &state.carried_keys}) {

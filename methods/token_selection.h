@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "methods/models/model.h"
@@ -19,9 +20,21 @@ at::Tensor take_tokens(const at::Tensor& x, const at::Tensor& numbers);
 /// (B, N - protected_tokens). Equal ones keep their order.
 at::Tensor by_score(const at::Tensor& scores, std::int64_t protected_tokens);
 
-/// The tokens with these numbers, and what `state` says of them; the others are dropped for good.
-/// Throws Error when somebody follows the sources of tokens: dropped ones have none.
-TokenStream keep_tokens(const at::Tensor& numbers, const TokenStream& stream, ForwardState& state);
+/// Token sources of the pass after tokens have gone to `positions` (B, N), where somebody follows
+/// them.
+void move_sources(const at::Tensor& positions, ForwardState& state);
+
+/// The tokens with these numbers, and what `state` says of them. `positions`: where each token
+/// goes, when those that are left out live on in others. Undefined: they are dropped for good,
+/// which throws Error when somebody follows the sources of tokens.
+TokenStream keep_tokens(const at::Tensor& numbers, const TokenStream& stream, ForwardState& state,
+                        const at::Tensor& positions = {});
+
+/// For methods that drop tokens: whom they cannot be combined with, and why.
+inline const std::vector<std::string_view> kFollowTokens{"dla_base", "dla_light", "ela",
+                                                         "mrla_base", "mrla_light"};
+inline constexpr std::string_view kDroppedTokens =
+    "layer attention follows every token through the model, and dropped ones have no place";
 
 /// ceil(keep * tokens), as published code rounds.
 std::int64_t kept_tokens(double keep, std::int64_t tokens);

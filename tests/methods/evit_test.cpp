@@ -141,6 +141,24 @@ TEST(EVit, LeavesThePublishedCosts) {
   }
 }
 
+// Who was fused is found in the fused token, whoever was kept at its new place.
+TEST(EVit, LetsSourcesBeFollowedIntoTheFusedToken) {
+  const at::Tensor x = tokens_of(1, 6);
+  ForwardState state;
+  state.protected_tokens = 1;
+  state.track_sources = true;
+  state.class_attention = at::tensor({0.3, 0.05, 0.25, 0.02, 0.2, 0.18}, at::kDouble).view({1, 6});
+  test::make_token_reducer("evit", {{"keep", 0.6}})->forward({x}, state);
+  EXPECT_TRUE(at::equal(state.sources[0], at::tensor({0, 4, 1, 4, 2, 3}, at::kLong)));
+  // Once more: of 5 tokens, the fused one included, half of 4 stay.
+  state.class_attention = at::tensor({0.4, 0.1, 0.3, 0.05, 0.15}, at::kDouble).view({1, 5});
+  test::make_token_reducer("evit", {{"keep", 0.5}})->forward({x.narrow(1, 0, 5)}, state);
+  EXPECT_TRUE(at::equal(state.sources[0], at::tensor({0, 2, 3, 2, 1, 3}, at::kLong)));
+  const auto dropping = test::make_token_reducer("evit", {{"keep", 0.4}, {"fuse_token", false}});
+  state.class_attention = at::full({1, 5}, 0.2, at::kDouble);
+  EXPECT_THROW(dropping->forward({x.narrow(1, 0, 5)}, state), Error);
+}
+
 TEST(EVit, MovesStagesToBlocksThatHaveAttention) {
   const auto model = test::narrow_deit();
   MethodContext context(*model);

@@ -71,8 +71,8 @@ const Registry<MethodInfo>::Add added{{
     .semantics = 1,
     .phase = Phase::LayerAttention,
     .needs = {Slot::LayerAttention},
-    .conflicts = {},
-    .conflict_reason = "",
+    .conflicts = {"diffrate", "dynamic_vit", "evit", "random_pruning"},
+    .conflict_reason = "layer attention needs the grid of all tokens, and dropped ones leave holes",
     .reconstruction =
         "per sample, where the public code takes the state of the first sample for the whole "
         "batch; the state follows a block after its retrieval, which its costs imply",

@@ -92,8 +92,8 @@ const Registry<MethodInfo>::Add added{{
     .semantics = 1,
     .phase = Phase::LayerAttention,
     .needs = {Slot::LayerAttention},
-    .conflicts = {},
-    .conflict_reason = "",
+    .conflicts = {"diffrate", "dynamic_vit", "evit", "random_pruning"},
+    .conflict_reason = "layer attention needs the grid of all tokens, and dropped ones leave holes",
     .reconstruction = "",
     .make = [](Params& params) -> std::unique_ptr<Method> {
       return std::make_unique<LayerMethod>("mrla_light", params, read);

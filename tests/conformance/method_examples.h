@@ -39,7 +39,7 @@ inline std::unique_ptr<MethodContext> example_context(Model& model) {
 inline std::string example_run(const MethodExample& on, const std::vector<MethodExample>& methods,
                                int epochs, const std::string& precision) {
   std::string table =
-      cat("epochs = ", epochs, "\nglobal_batch = 32\nprecision = '", precision,
+      cat("epochs = ", epochs, "\nglobal_batch = 32\nbn_group = 8\nprecision = '", precision,
           "'\nseed = 3\n[dataset]\nname = 'synthetic'\ntrain_size = 128\n",
           "test_size = 40\nclasses = 4\nimage_size = ", example_model(on)->image_size(),
           "\n[optimizer]\nname = 'adamw'\nlr = 2e-3\n[model]\nname = '", on.model, "'\n",
@@ -72,6 +72,55 @@ inline std::shared_ptr<Model> replayed_model(const MethodExample& example,
   return model;
 }
 
+/// What a token reducer leaves of so many tokens of a plain ViT, by the definition of each kind.
+inline std::int64_t tokens_behind(const InsertReducer& edit, std::int64_t tokens) {
+  const auto integer = [&](const char* key) { return edit.params.find(key)->as_int(); };
+  const auto share = [&] {
+    return static_cast<std::int64_t>(
+        std::ceil(edit.params.find("keep")->as_double() * static_cast<double>(tokens - 1)));
+  };
+  if (edit.reducer == "tome") return tokens - std::min(integer("r"), (tokens - 1) / 2);
+  if (edit.reducer == "random_pruning") return 1 + share();
+  if (edit.reducer == "evit") {
+    const std::int64_t fused = edit.params.find("fuse_token")->as_bool() ? 1 : 0;
+    return std::min(tokens, 1 + share() + fused);
+  }
+  if (edit.reducer == "diffrate") return std::min({tokens, integer("prune"), integer("merge")});
+  if (edit.reducer == "dynamic_vit") return std::min(tokens, 1 + integer("left"));
+  throw Error(cat("no formula for the token reducer ", edit.reducer));
+}
+
+/// What deciding costs: DynamicViT has a network for it, in front of its block.
+inline std::int64_t deciding_macs(const InsertReducer& edit, std::int64_t tokens,
+                                  std::int64_t dim) {
+  if (edit.reducer != "dynamic_vit") return 0;
+  return (tokens - 1) * (dim * dim + dim * dim / 2 + dim / 2 * dim / 4 + dim / 4 * 2);
+}
+
+/// Layer attention of one group on `patches` patches: each value is a convolution over all of them,
+/// queries and keys are convolutions over the channels. Dynamic layer attention asks its unit once
+/// a block to move on and once for whatever a block refreshes (all earlier keys and values, or its
+/// shortcut); the hidden half is computed once a state.
+inline std::int64_t layer_attention_macs(const Model& model, const AttachLayerAttention& group,
+                                         std::int64_t patches, std::int64_t dim) {
+  std::int64_t macs = 0, unit = 0, mix = 0;
+  for (const auto& item : model.named_parameters()) {
+    const std::string& name = item.key();
+    const std::int64_t numel = item.value().numel();
+    for (int block = group.block; block < group.block + group.count; ++block) {
+      const std::string prefix = cat("blocks.", block, ".layer_attention.");
+      if (!name.starts_with(prefix)) continue;
+      if (name == prefix + "query" || name == prefix + "key") macs += numel * dim;
+      if (name == prefix + "value") macs += numel * patches;
+      if (name == prefix + "unit.mix") mix = numel * patches;
+      if (name.starts_with(prefix + "unit.input") && name.ends_with(".weight")) unit += numel;
+    }
+  }
+  const std::int64_t n = group.count;
+  const std::int64_t refreshed = group.module == "dla_base" ? n * (n - 1) : n;
+  return macs + (2 * n + refreshed) * unit + n * mix;
+}
+
 /// tome_and_recipes.md A12 read off the edits of a transformer: removed attention costs nothing,
 /// merging shortens.
 inline std::int64_t transformer_macs(const Model& model, const std::vector<Edit>& edits) {
@@ -84,6 +133,9 @@ inline std::int64_t transformer_macs(const Model& model, const std::vector<Edit>
   std::map<int, std::int64_t> merged;
   for (const Edit& edit : edits) {
     if (const auto* removal = std::get_if<RemoveMixer>(&edit)) removed.insert(removal->block);
+    if (const auto* group = std::get_if<AttachLayerAttention>(&edit)) {
+      macs += layer_attention_macs(model, *group, tokens - 1, dim);
+    }
     if (const auto* insert = std::get_if<InsertReducer>(&edit)) {
       merged[insert->block] = insert->params.find("r")->as_int();
     }

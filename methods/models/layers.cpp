@@ -1,7 +1,10 @@
 #include "methods/models/layers.h"
 
 #include <algorithm>
+#include <thread>
+#include <vector>
 
+#include "runner/core/error.h"
 #include "runner/core/hash.h"
 #include "runner/core/random.h"
 
@@ -13,19 +16,25 @@ namespace {
 /// the stream, so that threads begin where they are: the values do not depend on their number.
 template <typename Draw>
 void fill(at::Tensor& parameter, std::uint64_t seed, std::string_view name, const Draw& draw) {
-  constexpr std::int64_t kDrawsPerBlock = 2, kBlocksPerThread = 4096;
+  constexpr std::int64_t kDrawsPerBlock = 2, kLeastPerThread = std::int64_t{1} << 15;
   at::Tensor values = at::empty(parameter.sizes(), at::kDouble);
   double* data = values.mutable_data_ptr<double>();
   const std::int64_t count = values.numel();
-  at::parallel_for(0, at::ceil_div(count, kDrawsPerBlock), kBlocksPerThread,
-                   [&](std::int64_t begin, std::int64_t end) {
-                     RandomStream stream(seed, Purpose::ParameterInit, hash64(name));
-                     stream.seek(static_cast<std::uint32_t>(begin));
-                     const std::int64_t last = std::min(count, end * kDrawsPerBlock);
-                     for (std::int64_t i = begin * kDrawsPerBlock; i < last; ++i) {
-                       data[i] = draw(stream);
-                     }
-                   });
+  const auto part = [&](std::int64_t begin, std::int64_t end) {
+    RandomStream stream(seed, Purpose::ParameterInit, hash64(name));
+    stream.seek(static_cast<std::uint32_t>(begin / kDrawsPerBlock));
+    for (std::int64_t i = begin; i < end; ++i) data[i] = draw(stream);
+  };
+  const std::int64_t threads =
+      std::clamp<std::int64_t>(count / kLeastPerThread, 1, at::get_num_threads());
+  const std::int64_t share = (count / threads / kDrawsPerBlock + 1) * kDrawsPerBlock;
+  {
+    std::vector<std::jthread> others;
+    for (std::int64_t begin = share; begin < count; begin += share) {
+      others.emplace_back(part, begin, std::min(count, begin + share));
+    }
+    part(0, std::min(count, share));
+  }
   const at::NoGradGuard no_grad;
   parameter.copy_(values);
 }

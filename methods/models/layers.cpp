@@ -1,11 +1,13 @@
 #include "methods/models/layers.h"
 
 #include <algorithm>
+#include <iterator>
 #include <thread>
 #include <vector>
 
 #include "runner/core/error.h"
 #include "runner/core/hash.h"
+#include "runner/core/process.h"
 #include "runner/core/random.h"
 
 namespace ablate {
@@ -26,7 +28,7 @@ void fill(at::Tensor& parameter, std::uint64_t seed, std::string_view name, cons
     for (std::int64_t i = begin; i < end; ++i) data[i] = draw(stream);
   };
   const std::int64_t threads =
-      std::clamp<std::int64_t>(count / kLeastPerThread, 1, at::get_num_threads());
+      std::clamp<std::int64_t>(count / kLeastPerThread, 1, std::ssize(available_cpus()));
   const std::int64_t share = (count / threads / kDrawsPerBlock + 1) * kDrawsPerBlock;
   {
     std::vector<std::jthread> others;

@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include "methods/models/layers.h"
 #include "runner/core/hash.h"
+#include "runner/core/process.h"
 #include "runner/core/random.h"
 
 namespace ablate {
@@ -21,14 +23,22 @@ TEST(InitialValues, AreTheNumbersOfTheParametersStreamInOrder) {
   }
 }
 
+/// Runs `body` on one CPU of those that this process may use.
+template <typename Body>
+void on_one_cpu(const Body& body) {
+  cpu_set_t all, one;
+  ASSERT_EQ(sched_getaffinity(0, sizeof all, &all), 0);
+  CPU_ZERO(&one);
+  CPU_SET(available_cpus().front(), &one);
+  ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+  body();
+  ASSERT_EQ(sched_setaffinity(0, sizeof all, &all), 0);
+}
+
 TEST(InitialValues, DoNotDependOnTheNumberOfThreads) {
-  const int threads = at::get_num_threads();
   at::Tensor alone = at::empty({300, 333}), together = at::empty({300, 333});
-  at::set_num_threads(1);
-  fill_truncated_normal(alone, 11, "head.weight", 0.02);
-  at::set_num_threads(3);
+  on_one_cpu([&] { fill_truncated_normal(alone, 11, "head.weight", 0.02); });
   fill_truncated_normal(together, 11, "head.weight", 0.02);
-  at::set_num_threads(threads);
   EXPECT_TRUE(at::equal(alone, together));
   EXPECT_NEAR(alone.std().item<double>(), 0.02, 0.0005);
 }

@@ -24,16 +24,19 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 removed=0,1,3,4,6,9
 
-ours() {  # MODEL WORK DTYPE METHODS
-  local switches=()
-  [ "$3" != fp32 ] || switches=(--plain-attention)
-  "$train" bench --model "$1" --model-params '{ drop_path = 0.1 }' --methods "$4" --against-methods '[]' \
-    --ideal --protocol "$2" --batch 256 --device cuda --dtype "$3" --warm-up 2 --budget-seconds "$seconds" \
-    "${switches[@]}" 2>"$work/error" || { cat "$work/error" >&2; return 1; }
+ours() {  # MODEL WORK DTYPE METHODS [SWITCH...]
+  local model=$1 kind=$2 dtype=$3 methods=$4
+  shift 4
+  [ "$dtype" != fp32 ] || set -- --plain-attention "$@"
+  "$train" bench --model "$model" --model-params '{ drop_path = 0.1 }' --methods "$methods" --against-methods '[]' \
+    --protocol "$kind" --batch 256 --device cuda --dtype "$dtype" --warm-up 2 --budget-seconds "$seconds" "$@" \
+    2>"$work/error" || { cat "$work/error" >&2; return 1; }
 }
 
-rival() {  # MODEL WORK MODE DTYPE R REMOVED
-  "$python" bench/peers/timm_structures.py "$1:256:$2:$3:$4:$5:$6" --seconds "$seconds"
+rival() {  # MODEL WORK DTYPE R REMOVED: the structure and the dense model, in every mode
+  local mode cases=()
+  for mode in $modes; do cases+=("$1:256:$2:$mode:$3:$4:$5" "$1:256:$2:$mode:$3:0:"); done
+  "$python" bench/peers/timm_structures.py "${cases[@]}" --seconds "$seconds"
 }
 
 for case in "$@"; do
@@ -51,14 +54,9 @@ for case in "$@"; do
   if [ -z "$blocks" ]; then r=13 model=deit_small_patch16_224; fi
   [ "$r" = 0 ] || methods+=("{ name = \"tome\", r = $r }")
   list=$(IFS=,; echo "[${methods[*]}]")
-  ours "$model" "$kind" "$dtype" "$list" >"$work/ours.1" || continue
+  ours "$model" "$kind" "$dtype" "$list" --ideal >"$work/ours.1" || continue
   : >"$work/theirs"
-  if [ "${RIVAL:-1}" != 0 ]; then
-    for mode in $modes; do
-      rival "$model" "$kind" "$mode" "$half" "$r" "$blocks" >>"$work/theirs"
-      rival "$model" "$kind" "$mode" "$half" 0 "" >>"$work/theirs"
-    done
-  fi
+  [ "${RIVAL:-1}" = 0 ] || rival "$model" "$kind" "$half" "$r" "$blocks" >"$work/theirs"
   ours "$model" "$kind" "$dtype" "$list" >"$work/ours.2"
   "$python" - "$work" "$case" <<'PY'
 import json, sys
@@ -78,8 +76,8 @@ facts = ours[0]["record"]
 print(json.dumps({
     "case": case, "ablate_images_per_s": speeds, "ablate_dense_images_per_s": dense,
     "gain": [round(row["ratio"], 3) for row in rows],
-    "share_of_ideal": [round(row["share_of_ideal"], 3) for row in rows],
-    "ms": [row["p50_ms"] for row in rows], "ideal_ms": [row["ideal_ms"] for row in rows],
+    "share_of_ideal": round(rows[0]["share_of_ideal"], 3),
+    "ms": [row["p50_ms"] for row in rows], "ideal_ms": rows[0]["ideal_ms"],
     "attention_branch_ms": rows[0]["attention_branch_ms"], "mlp_branch_ms": rows[0]["mlp_branch_ms"],
     "rival": rivals, "device": facts["machine"].get("gpu_model"),
     "torch": theirs[0]["torch"] if theirs else None, "timm": theirs[0]["timm"] if theirs else None,

@@ -77,6 +77,11 @@ std::uint32_t RandomStream::next() {
   return block_[static_cast<std::size_t>(used_++)];
 }
 
+void RandomStream::seek(std::uint32_t block) {
+  counter_[0] = block;
+  used_ = 4;
+}
+
 float RandomStream::uniform() { return static_cast<float>(next() >> 8) * 0x1p-24F; }
 
 double RandomStream::uniform(double low, double high) {

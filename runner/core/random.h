@@ -39,6 +39,8 @@ class RandomStream {
 
   /// Uniform 32-bit word.
   std::uint32_t next();
+  /// Goes on as if block * 4 words had been taken from the beginning.
+  void seek(std::uint32_t block);
   /// Uniform in [0, 1) with 24 random bits.
   float uniform();
   /// Uniform in [low, high) with 53 random bits.

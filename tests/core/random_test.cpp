@@ -46,6 +46,15 @@ TEST(Philox, BlockOfAStreamIsAPureFunctionOfItsCounter) {
   }
 }
 
+TEST(RandomStream, SeeksABlockFromAnywhere) {
+  RandomStream straight(7, Purpose::Test, 5), seeking(7, Purpose::Test, 5);
+  for (int i = 0; i < 12; ++i) straight.next();
+  seeking.next();
+  seeking.seek(3);
+  EXPECT_EQ(seeking.next(), straight.next());
+  EXPECT_EQ(seeking.next(), straight.next());
+}
+
 TEST(Philox, SeedsAndPurposesHaveDifferentKeys) {
   std::set<std::array<std::uint32_t, 2>> keys;
   for (std::uint64_t seed = 0; seed < 1000; ++seed) {

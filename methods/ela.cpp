@@ -198,7 +198,9 @@ std::vector<Edit> Ela::deletions(Model& model) const {
   const std::vector<LayerSite*> sites = model.layer_sites();
   for (std::size_t i = 0; i < sites.size(); ++i) {
     const LayerAttention* attention = sites[i]->layer_attention();
-    if (!attention || attention->skip() == SkipMode::None || attention->reduced()) continue;
+    if (!attention || attention->reduced()) continue;
+    const SkipMode mode = attention->skip();
+    if (mode == SkipMode::None || mode == SkipMode::Recur) continue;  // they use all they have
     edits.push_back(DeleteSkipped{static_cast<int>(i)});
   }
   return edits;
@@ -248,8 +250,8 @@ const Registry<MethodInfo>::Add added{{
     .semantics = 1,
     .phase = Phase::LayerAttention,
     .needs = {Slot::LayerAttention},
-    .conflicts = {},
-    .conflict_reason = "",
+    .conflicts = {"diffrate", "dynamic_vit", "evit", "random_pruning"},
+    .conflict_reason = "layer attention needs the grid of all tokens, and dropped ones leave holes",
     .reconstruction =
         "the paper's text beyond its abstract was not available: how rows are compared, the Beta "
         "quantile mapping, its schedule and what a skipped retrieval leaves are ours",
@@ -259,7 +261,7 @@ const Registry<MethodInfo>::Add added{{
           return MethodExample{.model = "resnet20",
                                .params = R"(name = "ela"
 preset = "top_m"
-skip = 2
+skip = 3
 ema = 0.5
 warmup_epochs = 1
 freeze_epoch = 1)",

@@ -89,6 +89,10 @@ TEST_P(StoppedAtEveryStep, EndsWithTheSameBits) {
 const std::string kDilution =
     R"(methods=[{name="nose",remove=1,samples=32,dilution_epochs=1.25,dilution_per="step"}])";
 
+// ELA decides at the start of the second to fourth epoch, from the one before.
+const std::string kSearch =
+    R"(methods=[{name="ela",q=0.5,patience=1,warmup_epochs=1,freeze_epoch=3}])";
+
 INSTANTIATE_TEST_SUITE_P(
     Recipes, StoppedAtEveryStep,
     testing::Values(
@@ -108,6 +112,10 @@ INSTANTIATE_TEST_SUITE_P(
                   kTinyVit,
                   {"epochs=3", R"(optimizer={name="sgd",lr=0.05,nesterov=true})", kDilution},
                   {1, 16}},
+        Exactness{"SearchForRetrievals",
+                  kTinyResNet,
+                  {"epochs=5", "ema_decay=0.9", "bn_group=16", kSearch},
+                  {2, 0}},
         Exactness{"AdamwBatchNormAccumulation",
                   kTinyResNet,
                   {R"(optimizer={name="adamw",lr=1e-2})", "ema_decay=0.5", "bn_group=4"},
@@ -152,6 +160,12 @@ TEST(ResumedOnOtherRanks, ATransformerUnderDilutionGoesOn) {
   expect_same_run(kTinyVit,
                   {"epochs=3", "ema_decay=0.9", "clip_norm=0.5", "model.drop_path=0.2", kDilution},
                   {{1}, {2}, {4}, {1, 8}, {2, 4}, {4, 4}, {1}});
+}
+
+TEST(ResumedOnOtherRanks, ASearchForRetrievalsGoesOn) {
+  expect_same_run(kTinyResNet,
+                  {"epochs=5", "bn_group=8", "optimizer.lr=0.002", "ema_decay=0.9", kSearch},
+                  {{1}, {2}, {4}, {2, 8}, {1}});
 }
 
 TEST(ResumedOnOtherRanks, ANetworkWithBatchNormGoesOn) {

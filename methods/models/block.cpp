@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "methods/models/ops.h"
+#include "methods/models/random_numbers.h"
 #include "runner/core/error.h"
 #include "runner/core/hash.h"
 #include "runner/core/random.h"
@@ -54,14 +55,28 @@ void ForwardState::tap(const std::string& name, const at::Tensor& tensor) {
 
 Mlp::Mlp(std::int64_t dim, std::int64_t hidden_dim)
     : fc1(register_module("fc1", std::make_shared<Linear>(dim, hidden_dim))),
-      fc2(register_module("fc2", std::make_shared<Linear>(hidden_dim, dim))) {}
+      fc2(register_module("fc2", std::make_shared<Linear>(hidden_dim, dim))),
+      hidden_{"mlp", ChannelRole::Hidden, 1, hidden_dim, hidden_dim} {}
 
 at::Tensor Mlp::forward(const at::Tensor& x, ForwardState& state) {
-  return ops::linear(ops::linear_gelu(x, *fc1, state), *fc2, state, ops::BiasGradient::Consumer);
+  const std::int64_t rows = x.numel() / x.size(-1);
+  spend_on_channels(hidden_, 2.0 * static_cast<double>(rows * x.size(-1)), state);
+  const at::Tensor hidden = pass_channels(ops::linear_gelu(x, *fc1, state), hidden_, state);
+  return ops::linear(hidden, *fc2, state, ops::BiasGradient::Consumer);
+}
+
+void Mlp::keep_channels(ChannelGroup& group, const std::vector<std::int64_t>& kept,
+                        ParameterSlicer& slicer) {
+  slicer.slice(fc1->weight, 0, kept);
+  slicer.slice(fc1->bias, 0, kept);
+  slicer.slice(fc2->weight, 1, kept);
+  group.width = static_cast<std::int64_t>(kept.size());
 }
 
 Block::Block(const BlockOptions& options, std::string name, std::shared_ptr<TokenMixer> mixer)
-    : name_(std::move(name)), drop_path_(options.drop_path) {
+    : LayerSite({.name = name, .channels = options.dim, .tokens = true}),
+      name_(std::move(name)),
+      drop_path_(options.drop_path) {
   const auto hidden =
       static_cast<std::int64_t>(static_cast<double>(options.dim) * options.mlp_ratio);
   norm1_ = register_module("norm1", std::make_shared<LayerNorm>(options.dim, options.norm_eps));
@@ -71,14 +86,55 @@ Block::Block(const BlockOptions& options, std::string name, std::shared_ptr<Toke
 }
 
 TokenStream Block::forward(TokenStream stream, ForwardState& state) {
-  stream = mix(std::move(stream), state);
-  if (reducer_ && (state.keys.defined() || reducer_->key_need() != KeyNeed::OwnBlock)) {
-    state.following_norm = norm2_.get();
-    stream = reducer_->forward(std::move(stream), state);
+  at::Tensor previous;
+  if (layer_attention() && layer_attention()->needs_previous()) {
+    stream = {ops::join(stream, state)};
+    previous = layer_attention()->remember(stream.base, state);
   }
+  stream = reduce(ReducerPlace::BeforeMixer, std::move(stream), state);
+  stream = mix(std::move(stream), state);
+  stream = reduce(ReducerPlace::BeforeMlp, std::move(stream), state);
   state.keys.reset();
+  state.class_attention.reset();
   const auto [x, normed] = ops::join_and_norm(stream, *norm2_, state);
-  return pend(x, mlp_->forward(normed, state), ".mlp", {}, state);
+  stream = pend(x, mlp_->forward(normed, state), ".mlp", {}, state);
+  return layer_attention() ? connect(stream, previous, state) : stream;
+}
+
+/// Layer attention, with the branch of the MLP still to be added.
+TokenStream Block::connect(const TokenStream& stream, const at::Tensor& previous,
+                           ForwardState& state) {
+  const LayerAttention& attention = *layer_attention();
+  if (attention.skip() == SkipMode::Drop) {
+    if (wants_shadow(state)) {
+      const at::NoGradGuard no_grad;
+      shadow(attention.input_norm()->forward(ops::join(stream, state)), state);
+    }
+    return stream;
+  }
+  const auto [x, normed] = ops::join_and_norm(stream, *attention.input_norm(), state);
+  const at::Tensor branch = attend(normed, previous, state);
+  if (attention.adds_nothing()) return {x};
+  return {x, branch, drop_scale(x, state)};
+}
+
+std::vector<Block::OwnedChannels> Block::channel_groups() const {
+  std::vector<OwnedChannels> groups;
+  const auto add = [&](ChannelOwner* owner) {
+    if (!owner) return;
+    for (ChannelGroup* group : owner->channel_groups()) groups.push_back({owner, group});
+  };
+  add(mixer_.get());
+  add(mlp_.get());
+  return groups;
+}
+
+TokenStream Block::reduce(ReducerPlace place, TokenStream stream, ForwardState& state) {
+  if (!reducer_ || reducer_->place() != place) return stream;
+  const bool mixed = state.keys.defined() || state.class_attention.defined();
+  if (needs_own_mixer(reducer_->key_need()) && !mixed) return stream;
+  state.following_norm = norm2_.get();
+  return reducer_->forward(std::move(stream), state);
 }
 
 TokenStream Block::mix(TokenStream stream, ForwardState& state) {
@@ -86,14 +142,32 @@ TokenStream Block::mix(TokenStream stream, ForwardState& state) {
   const auto [x, normed] = ops::join_and_norm(stream, *norm1_, state);
   // Not from a mixer that will go: what later blocks merge must not change when it does.
   const bool carry = state.carry_keys && keeps_keys();
-  state.want_keys = carry || (reducer_ && reducer_->key_need() == KeyNeed::OwnBlock);
+  const KeyNeed need = reducer_ ? reducer_->key_need() : KeyNeed::None;
+  state.want_keys = carry || need == KeyNeed::OwnBlock;
+  state.want_class_attention = need == KeyNeed::ClassAttention;
   const at::Tensor branch = mixer_->forward(normed, state);
-  state.want_keys = false;
+  state.want_keys = state.want_class_attention = false;
   if (carry) {
     const auto precise = at::promote_types(state.keys.scalar_type(), at::kFloat);
     state.carried_keys = state.keys.detach().mean(1, /*keepdim=*/false, precise);
   }
+  if (draws_gains()) return pend_masked(x, branch, state);
   return pend(x, branch, ".attn", attention_gains_, state);
+}
+
+bool Block::draws_gains() const {
+  return is_training() && attention_gains_.mask != GainMask::None && attention_gains_.branch < 1.0;
+}
+
+TokenStream Block::pend_masked(const at::Tensor& x, const at::Tensor& branch,
+                               ForwardState& state) const {
+  const auto [skip, probability, mask] = attention_gains_;
+  // The branch by itself as a join adds it, drop-path and the gradient of its bias included.
+  const TokenStream pending = pend(at::zeros_like(x), branch, ".attn", attention_gains_, state);
+  const at::Tensor added = ops::join(pending, state) / probability;
+  const at::Tensor drawn = draw_mask(mask, probability, x, cat(name_, ".attn.mask"), state);
+  const double without = (skip - probability) / (1.0 - probability);
+  return {x * (drawn * (1.0 - without) + without) + drawn * added};
 }
 
 TokenStream Block::pend(const at::Tensor& x, const at::Tensor& branch, std::string_view join,
@@ -149,7 +223,9 @@ void Block::remove_mixer() {
 void Block::set_reducer(std::shared_ptr<TokenReducer> reducer) {
   if (reducer_) unregister_module("reducer");
   reducer_ = std::move(reducer);
-  if (reducer_) register_module("reducer", reducer_);
+  if (!reducer_) return;
+  reducer_->qualified_name = name_ + ".reducer";
+  register_module("reducer", reducer_);
 }
 
 }  // namespace ablate

@@ -1,5 +1,6 @@
 #include "methods/models/channels.h"
 
+#include "methods/models/channel_gates.h"
 #include "methods/models/reweight.h"
 #include "methods/models/slots.h"
 #include "runner/core/error.h"
@@ -29,13 +30,16 @@ void ChannelOwner::keep_channels(ChannelGroup& group, const std::vector<std::int
   check_failed("a channel group of this module", group.name);
 }
 
-at::Tensor channel_gate(const ChannelGroup& group, const ForwardState& state) {
+at::Tensor channel_gate(const ChannelGroup& group, ForwardState& state) {
   const auto found = state.channel_gates.find(&group);
-  return found == state.channel_gates.end() ? at::Tensor() : found->second;
+  if (found != state.channel_gates.end()) return found->second;
+  if (!group.gates) return {};
+  // All of them at once, by the first that is asked for.
+  if (state.seat_gates.empty()) state.seat_gates = group.gates->forward();
+  return state.seat_gates[group.seat];
 }
 
-at::Tensor gate_channels(const at::Tensor& x, const ChannelGroup& group,
-                         const ForwardState& state) {
+at::Tensor gate_channels(const at::Tensor& x, const ChannelGroup& group, ForwardState& state) {
   const at::Tensor gate = channel_gate(group, state);
   return gate.defined() ? x * gate.to(x.scalar_type()) : x;
 }

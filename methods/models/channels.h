@@ -10,6 +10,7 @@
 namespace ablate {
 
 struct ForwardState;
+class ChannelGates;
 class Reweight;
 
 // The slot "channel groups": hidden channels of a block that can be removed without touching the
@@ -33,6 +34,9 @@ struct ChannelGroup {
   bool linear_attention = false;  ///< of an attention without softmax
   /// Value groups: what the output passes before it is read (child of the owner); null: nothing.
   std::shared_ptr<Reweight> reweight{};
+  // Where its gate comes from while channels are being selected; null: it has none.
+  ChannelGates* gates = nullptr;
+  std::size_t seat = 0;  ///< among those of `gates`
 
   std::int64_t channels() const { return heads * width; }
   bool cut() const { return width != born_width; }
@@ -102,9 +106,9 @@ class ChannelObserver {
 /// x (.., channels) times the gate of the group. For QueryKey of a softmax attention on the queries
 /// (the keys need it not), of a linear attention on both before the norms of the focusing map, so
 /// that masked and removed channels are the same.
-at::Tensor gate_channels(const at::Tensor& x, const ChannelGroup& group, const ForwardState& state);
+at::Tensor gate_channels(const at::Tensor& x, const ChannelGroup& group, ForwardState& state);
 /// The gate as (channels), undefined for none: for owners that keep the operands packed.
-at::Tensor channel_gate(const ChannelGroup& group, const ForwardState& state);
+at::Tensor channel_gate(const ChannelGroup& group, ForwardState& state);
 /// Shows queries or keys to the observer.
 void observe_channels(const at::Tensor& x, const ChannelGroup& group, ChannelOperand operand,
                       const ForwardState& state);

@@ -28,10 +28,12 @@ struct RemoveMixer {
 };
 
 /// Sets the gains of a block's attention join. A later one for the same block replaces an earlier,
-/// and (1, 1) leaves no trace. A block without mixer takes only branch = 0.
+/// and (1, 1) leaves no trace. A block without mixer takes only branch = 0; a mask (ResidualGains)
+/// wants a branch gain between 0 and 1.
 struct SetGains {
   int block;
   double skip, branch;
+  GainMask mask = GainMask::None;
   bool operator==(const SetGains&) const = default;
 };
 
@@ -67,9 +69,62 @@ struct DeleteSkipped {
   bool operator==(const DeleteSkipped&) const = default;
 };
 
+/// A channel group (channels.h) of a block.
+struct ChannelPlace {
+  int block;
+  std::string group;
+  bool operator==(const ChannelPlace&) const = default;
+};
+
+/// Groups, alike in shape, about whose channels one vector of scores decides.
+struct ChannelSeat {
+  std::vector<ChannelPlace> places;
+  bool shared = false;  ///< and that for all heads alike
+  bool operator==(const ChannelSeat&) const = default;
+};
+
+/// Puts gates on channels, whose scores are parameters of the model from then on; `params` as
+/// ChannelGates reads them.
+struct AttachGates {
+  std::vector<ChannelSeat> seats;
+  Value params;
+  bool operator==(const AttachGates&) const = default;
+};
+
+/// Takes all gates away, which leaves no trace.
+struct DetachGates {
+  bool operator==(const DetachGates&) const = default;
+};
+
+/// Puts a reweighting of a kind of make_reweight() on a group of values. The parameters of dynamic
+/// ones are partly uninitialised.
+struct AttachReweight {
+  int block;
+  std::string group, kind;
+  std::int64_t hidden;
+  bool operator==(const AttachReweight&) const = default;
+};
+
+/// Multiplies a constant reweighting into the layer that reads the values, which leaves no trace of
+/// it.
+struct FoldReweight {
+  int block;
+  std::string group;
+  bool operator==(const FoldReweight&) const = default;
+};
+
+/// Removes all channels of a group but these, ascending, a multiple of its heads. Once a group.
+struct KeepChannels {
+  int block;
+  std::string group;
+  std::vector<std::int64_t> channels;
+  bool operator==(const KeepChannels&) const = default;
+};
+
 /// One structural change as a value: a checkpoint is base model + edits + named tensors.
 using Edit = std::variant<MarkRetiring, RemoveMixer, SetGains, InsertReducer, AttachLayerAttention,
-                          SkipRetrieval, DeleteSkipped>;
+                          SkipRetrieval, DeleteSkipped, AttachGates, DetachGates, AttachReweight,
+                          FoldReweight, KeepChannels>;
 
 /// {"edit": "remove_mixer", "block": 3}, and back. from_json throws Error on an unknown edit.
 nlohmann::json to_json(const Edit& edit);
@@ -103,10 +158,22 @@ class Surgeon {
   std::int64_t generation() const { return generation_; }
   Model& model() { return model_; }
 
+  /// How a parameter of that name became a slice of itself when the generation was reached: moments
+  /// and averages follow by parameter.index_select(axis, index).
+  struct ParameterSlice {
+    std::int64_t generation;
+    std::string parameter;
+    int axis;
+    std::vector<std::int64_t> index;
+  };
+  /// All of them, in order.
+  const std::vector<ParameterSlice>& slices() const { return slices_; }
+
  private:
   Model& model_;
   std::vector<Edit> edits_;
   std::int64_t generation_ = 0;
+  std::vector<ParameterSlice> slices_;
 };
 
 /// Hash of base model name, its settings and the edits: equal structures measure alike, whatever

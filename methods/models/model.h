@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "methods/models/block.h"
+#include "methods/models/channel_gates.h"
 #include "methods/models/layer_attention.h"
 #include "methods/models/slots.h"
 #include "runner/core/registry.h"
@@ -35,6 +36,9 @@ class Model : public torch::nn::Module {
   /// Blocks that layer attention can connect, in order of execution.
   virtual std::vector<LayerSite*> layer_sites() { return {}; }
 
+  /// Whether one residual stream runs through all blocks; else there are layers between stages.
+  virtual bool one_stream() const { return true; }
+
   /// Norm of the residual stream after the last block; null without one.
   virtual LayerNorm* final_norm() { return nullptr; }
 
@@ -50,6 +54,16 @@ class Model : public torch::nn::Module {
 
   /// Names of parameters (besides biases and other one-dimensional ones) that take no weight decay.
   virtual std::vector<std::string> no_weight_decay() const { return {}; }
+
+  /// Decides which channels take part; null while nothing is being selected.
+  ChannelGates* channel_gates() const { return channel_gates_.get(); }
+  /// Null removes it. Only the Surgeon calls it.
+  void set_channel_gates(std::shared_ptr<ChannelGates> gates);
+  /// Of parameters that training treats differently, by name.
+  std::map<std::string, ParameterSettings> parameter_settings() const;
+
+ private:
+  std::shared_ptr<ChannelGates> channel_gates_;
 };
 
 /// Builds an uninitialised model; cheap enough to check a spec only when it is not called.
@@ -62,6 +76,8 @@ struct ModelInfo {
   std::string_view family;  ///< what its file holds
   int semantics;            ///< raised when the same spec would compute something else
   std::vector<Slot> offers;
+  /// Why it does not offer slots that others have; shown when a method needs one. May be empty.
+  std::string_view withheld{};
   std::int64_t image_size;
   /// Has a distillation head by its name; a setting `distilled = true` gives others one.
   bool distilled = false;

@@ -1,5 +1,7 @@
 #include "methods/models/ops.h"
 
+#include <cmath>
+#include <optional>
 #include <utility>
 
 #include "methods/models/fused/fused_ops.h"
@@ -15,6 +17,10 @@ constexpr bool kFusable = ABLATE_HAS_CUDA != 0;
 at::Tensor linear(const at::Tensor& x, const Linear& layer, ForwardState& state,
                   BiasGradient bias_gradient) {
   if constexpr (kFusable) {
+    // There is no fused form without bias.
+    if (state.fused && !layer.bias.defined()) {
+      return at::linear(x, layer.weight.to(x.scalar_type()));
+    }
     if (state.fused) {
       const bool own = bias_gradient == BiasGradient::Linear;
       if (!own) state.deferred_bias = layer.bias;
@@ -31,43 +37,66 @@ at::Tensor linear_gelu(const at::Tensor& x, const Linear& layer, ForwardState& s
   return at::gelu(layer.forward(x));
 }
 
+std::vector<at::Tensor> unpack_heads(const at::Tensor& qkv, const AttentionHeads& heads) {
+  const std::int64_t batch = qkv.size(0), tokens = qkv.size(1);
+  std::vector<at::Tensor> parts;
+  if (heads.query_width == heads.value_width) {
+    // Unbound before the transpose: the backward of unbind then writes the gradient in the layout
+    // of qkv's output, without a second copy.
+    parts = qkv.view({batch, tokens, 3, heads.count, heads.query_width}).unbind(2);
+  } else {
+    parts = qkv.split_with_sizes({heads.queries(), heads.queries(), heads.values()}, 2);
+    for (at::Tensor& part : parts) {
+      part = part.view({batch, tokens, heads.count, part.size(2) / heads.count});
+    }
+  }
+  for (at::Tensor& part : parts) part = part.transpose(1, 2);
+  return parts;
+}
+
 namespace {
 
-at::Tensor plain_attention(const at::Tensor& qkv, std::int64_t heads, const at::Tensor& key_bias) {
-  const std::int64_t batch = qkv.size(0), tokens = qkv.size(1), dim = qkv.size(2) / 3;
-  // Unbound before the transpose: the backward of unbind then writes the gradient in the layout of
-  // qkv's output, without a second copy.
-  const auto parts = qkv.view({batch, tokens, 3, heads, dim / heads}).unbind(2);
+at::Tensor plain_attention(const at::Tensor& qkv, const AttentionHeads& heads,
+                           const at::Tensor& key_bias) {
+  const std::int64_t batch = qkv.size(0), tokens = qkv.size(1);
+  const auto parts = unpack_heads(qkv, heads);
   std::optional<at::Tensor> bias;
   if (key_bias.defined()) {
     bias = key_bias.to(qkv.scalar_type()).view({batch, 1, 1, tokens});
     bias = bias->expand({batch, 1, tokens, tokens});
   }
+  std::optional<double> scale;
+  if (heads.scale_width != heads.query_width) {
+    scale = 1.0 / std::sqrt(static_cast<double>(heads.scale_width));
+  }
   const at::Tensor mixed = at::scaled_dot_product_attention(
-      parts[0].transpose(1, 2), parts[1].transpose(1, 2), parts[2].transpose(1, 2), bias);
-  return mixed.transpose(1, 2).reshape({batch, tokens, dim});
+      parts[0], parts[1], parts[2], bias, /*dropout_p=*/0.0, /*is_causal=*/false, scale);
+  return mixed.transpose(1, 2).reshape({batch, tokens, heads.values()});
+}
+
+bool fusable(std::int64_t tokens, const AttentionHeads& heads, const ForwardState& state) {
+  if constexpr (kFusable) {
+    return state.fused && heads.uniform() && fused::attention_supported(tokens, heads.query_width);
+  }
+  return false;
 }
 
 }  // namespace
 
-at::Tensor attention(const at::Tensor& qkv, std::int64_t num_heads, const at::Tensor& key_bias,
+at::Tensor attention(const at::Tensor& qkv, const AttentionHeads& heads, const at::Tensor& key_bias,
                      ForwardState& state) {
   if constexpr (kFusable) {
-    const std::int64_t head_dim = qkv.size(2) / 3 / num_heads;
-    if (state.fused && fused::attention_supported(qkv.size(1), head_dim)) {
-      return fused::attention(qkv, num_heads, key_bias, std::exchange(state.deferred_bias, {}),
+    if (fusable(qkv.size(1), heads, state)) {
+      return fused::attention(qkv, heads.count, key_bias, std::exchange(state.deferred_bias, {}),
                               *state.fused);
     }
   }
-  return plain_attention(qkv, num_heads, key_bias);
+  return plain_attention(qkv, heads, key_bias);
 }
 
-BiasGradient attention_bias_gradient(std::int64_t tokens, std::int64_t head_dim,
+BiasGradient attention_bias_gradient(std::int64_t tokens, const AttentionHeads& heads,
                                      const ForwardState& state) {
-  if constexpr (kFusable) {
-    if (state.fused && fused::attention_supported(tokens, head_dim)) return BiasGradient::Consumer;
-  }
-  return BiasGradient::Linear;
+  return fusable(tokens, heads, state) ? BiasGradient::Consumer : BiasGradient::Linear;
 }
 
 Normed join_and_norm(const TokenStream& stream, const LayerNorm& norm, ForwardState& state) {

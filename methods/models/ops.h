@@ -28,13 +28,41 @@ at::Tensor linear(const at::Tensor& x, const Linear& layer, ForwardState& state,
 /// GELU(x W^T + b), exact erf.
 at::Tensor linear_gelu(const at::Tensor& x, const Linear& layer, ForwardState& state);
 
-/// Softmax attention of packed q, k, v (B, N, 3 C), rows as in Attention: (B, N, C). `key_bias`
-/// (B, N) float is added to the logits of each key and gets no gradient; undefined: none.
+/// Heads of an attention. A packed row holds queries, keys and values, each head by head: `count *
+/// query_width` numbers of the first and of the second, `count * value_width` of the third.
+struct AttentionHeads {
+  std::int64_t count = 1;
+  std::int64_t query_width = 0, value_width = 0;
+  std::int64_t scale_width = 0;  ///< d of the factor 1/sqrt(d) of logits
+
+  std::int64_t queries() const { return count * query_width; }  ///< of all heads
+  std::int64_t values() const { return count * value_width; }
+  bool uniform() const { return query_width == value_width && query_width == scale_width; }
+};
+/// queries, keys and values (B, H, N, width) of packed rows, as views.
+std::vector<at::Tensor> unpack_heads(const at::Tensor& qkv, const AttentionHeads& heads);
+
+/// Softmax attention of packed rows (B, N, ..): (B, N, heads.values()). `key_bias` (B, N) float is
+/// added to the logits of each key and gets no gradient; undefined: none.
 /// Takes over state.deferred_bias, that of the Linear that made `qkv`.
-at::Tensor attention(const at::Tensor& qkv, std::int64_t num_heads, const at::Tensor& key_bias,
+at::Tensor attention(const at::Tensor& qkv, const AttentionHeads& heads, const at::Tensor& key_bias,
                      ForwardState& state);
-/// Who adds up the gradient of the bias in `qkv`, for sequences of that length and head width.
-BiasGradient attention_bias_gradient(std::int64_t tokens, std::int64_t head_dim,
+/// The same among tokens with mask (B, N) 1, of 0 and 1, and each with itself:
+///
+///   a_ij = (m_ij e_ij + epsilon / N) / (sum_j m_ij e_ij + epsilon),  m_ij = mask_j for i != j,
+///   m_ii = 1,
+///
+/// e_ij = exp(logit_ij - max_j logit_ij), epsilon = 1e-6; the mask gets a gradient, the maximum
+/// does not (Rao et al., DynamicViT, NeurIPS 2021, eq. 10-11). One form, in ATen.
+at::Tensor masked_attention(const at::Tensor& qkv, const AttentionHeads& heads,
+                            const at::Tensor& key_bias, const at::Tensor& mask);
+/// The row of the token in front of softmax attention, or of masked_attention() when `mask` is
+/// defined: (B, H, N), in float at least. Counts as a part of the attention, which has computed it
+/// where its matrix is kept. One form, in ATen.
+at::Tensor class_attention(const at::Tensor& qkv, const AttentionHeads& heads,
+                           const at::Tensor& key_bias, const at::Tensor& mask);
+/// Who adds up the gradient of the bias in `qkv`, for sequences of that length.
+BiasGradient attention_bias_gradient(std::int64_t tokens, const AttentionHeads& heads,
                                      const ForwardState& state);
 
 /// A residual stream whose pending branch has been added, and its normalised form.

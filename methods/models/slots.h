@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "methods/models/channels.h"
 #include "runner/core/registry.h"
 #include "runner/core/value.h"
 #include "runner/torch/torch.h"
@@ -86,6 +87,8 @@ struct ForwardState {
   // in the global batch), so that ranks and micro-batches do not change it.
   std::uint64_t seed = 0;
   std::int64_t step = 0;
+  /// The same, () int64 on the device, where steps go on without the host (captured graphs).
+  at::Tensor device_step;
   std::int64_t first_position = 0;  ///< of row 0 of this pass in the global batch
   std::int64_t global_batch = 0;    ///< images of the step on all ranks; 0: this pass is all of it
   /// The ranks that share each BatchNorm group with this one (make_group_communicator of
@@ -108,6 +111,16 @@ struct ForwardState {
   /// (B, N, d): keys of the last attention that will stay, averaged over heads. Reducers merge them
   /// with the tokens, so that blocks without attention, which mix no tokens, can compare them.
   at::Tensor carried_keys;
+  // Attention of the class token, only when a slot of the same block asks before the mixer runs.
+  bool want_class_attention = false;
+  at::Tensor class_attention;  ///< (B, N): its softmax row, averaged over heads
+  /// (B, N) of 0 and 1, with a gradient: tokens that a model under training treats as if they were
+  /// gone. Mixers that mask() let others look only at those with 1, everybody also at itself (Rao
+  /// et al., DynamicViT, NeurIPS 2021, eq. 11). Undefined: all are there.
+  at::Tensor token_mask;
+  /// What token reducers under training would add to the loss: a scalar each, averaged over the
+  /// pass.
+  std::vector<at::Tensor> reducer_losses;
   /// The norm that follows the reducer that is running, in the same block.
   const LayerNorm* following_norm = nullptr;
 
@@ -125,6 +138,12 @@ struct ForwardState {
   /// instead of keeping it (DeviceNorms), so that a captured step needs no host.
   const std::map<const GroupBatchNorm2d*, at::Tensor>* norm_shares = nullptr;
 
+  /// Gates of channels, (channels), computed by the first group that has one; see channels.h.
+  std::vector<at::Tensor> seat_gates;
+  /// Gates that take the place of those.
+  std::map<const ChannelGroup*, at::Tensor> channel_gates;
+  ChannelObserver* channel_observer = nullptr;
+
   /// Set: operations take their fused form (ops.h).
   FusedContext* fused = nullptr;
   /// The bias whose gradient the consumer of the last Linear has to add up.
@@ -137,26 +156,42 @@ struct ForwardState {
 };
 
 /// Mixes information between tokens: (B, N, C) -> (B, N, C). Child `attn` of a block.
-class TokenMixer : public torch::nn::Module {
+class TokenMixer : public torch::nn::Module, public ChannelOwner {
  public:
-  /// Writes state.keys when state.want_keys; honours state.token_sizes when
-  /// state.proportional_attention.
+  /// Writes state.keys when state.want_keys, state.class_attention when that is wanted; honours
+  /// state.token_sizes when state.proportional_attention.
   virtual at::Tensor forward(const at::Tensor& tokens, ForwardState& state) = 0;
   /// Whether state.keys can be had: only softmax-like mixers have keys that mean anything.
   virtual bool provides_keys() const = 0;
+  /// Whether state.class_attention can be had, of the token in front.
+  virtual bool provides_class_attention() const { return false; }
+  /// Whether it honours state.token_mask.
+  virtual bool masks() const { return false; }
   /// Multiplies what the mixer writes to the residual stream by a constant, in its weights.
   virtual void scale_output(double factor) = 0;
 };
 
-/// Which keys a token reducer compares.
+/// What a token reducer needs of mixers.
 enum class KeyNeed {
   None,
-  OwnBlock,  ///< ForwardState::keys, of the mixer of the same block
-  Carried,   ///< ForwardState::carried_keys
+  OwnBlock,        ///< ForwardState::keys, of the mixer of the same block
+  Carried,         ///< ForwardState::carried_keys
+  ClassAttention,  ///< ForwardState::class_attention, of the mixer of the same block
 };
 
-/// Shortens the sequence between mixer and MLP: a stream of N tokens becomes one of N'. Child
-/// `reducer` of a block.
+/// Whether there is something to reduce by only when the mixer of the same block has run.
+constexpr bool needs_own_mixer(KeyNeed need) {
+  return need == KeyNeed::OwnBlock || need == KeyNeed::ClassAttention;
+}
+
+/// Where in its block a token reducer stands.
+enum class ReducerPlace {
+  BeforeMlp,
+  BeforeMixer,  ///< in front of norm1, or of what is left where the mixer has gone
+};
+
+/// Shortens the sequence, by default between mixer and MLP: a stream of N tokens becomes one of N'.
+/// Child `reducer` of a block.
 class TokenReducer : public torch::nn::Module {
  public:
   /// Called once a pass, before the first block: declares needs in `state`.
@@ -165,6 +200,10 @@ class TokenReducer : public torch::nn::Module {
   /// there are any, state.carried_keys. The stream's branch may be left pending.
   virtual TokenStream forward(TokenStream stream, ForwardState& state) = 0;
   virtual KeyNeed key_need() const = 0;
+  virtual ReducerPlace place() const { return ReducerPlace::BeforeMlp; }
+
+  /// Its name in the model ("blocks.3.reducer"), which keys random numbers. Written by the block.
+  std::string qualified_name;
 };
 
 /// How a token reducer is made again from a recorded edit.

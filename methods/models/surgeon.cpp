@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "methods/models/block.h"
+#include "methods/models/channel_edits.h"
 #include "methods/models/edit.h"
 #include "methods/models/layer_edits.h"
 #include "methods/models/model.h"
@@ -48,8 +49,10 @@ void refuse_needed_keys(const Place& place, const Edit& edit, const Taken& taken
   for (int i = place.index; i < static_cast<int>(place.blocks.size()); ++i) {
     const TokenReducer* reducer = place.blocks[static_cast<std::size_t>(i)]->reducer();
     const KeyNeed need = reducer ? reducer->key_need() : KeyNeed::None;
-    if ((need == KeyNeed::OwnBlock && i == place.index) || (need == KeyNeed::Carried && taken(i))) {
-      refuse_edit(edit, cat("the token reducer of block ", i, " needs the keys of this attention"));
+    if ((needs_own_mixer(need) && i == place.index) || (need == KeyNeed::Carried && taken(i))) {
+      refuse_edit(edit, cat("the token reducer of block ", i, " needs the ",
+                            need == KeyNeed::ClassAttention ? "class token's row" : "keys",
+                            " of this attention"));
     }
   }
 }
@@ -69,6 +72,9 @@ bool perform(const Place& place, const MarkRetiring& edit) {
 
 bool perform(const Place& place, const RemoveMixer& edit) {
   if (!place.block().mixer()) refuse_edit(edit, "it has been removed before");
+  for (const ChannelGroup* group : place.block().mixer()->channel_groups()) {
+    if (group->gates) refuse_edit(edit, "channels of it are being selected");
+  }
   refuse_needed_keys(place, edit,
                      [&](int i) { return carried_from(place, i, place.index) == kNoBlock; });
   place.block().remove_mixer();
@@ -78,13 +84,30 @@ bool perform(const Place& place, const RemoveMixer& edit) {
 bool perform(const Place& place, const SetGains& edit) {
   Block& block = place.block();
   const ResidualGains old = block.attention_gains();
-  if (old.skip == edit.skip && old.branch == edit.branch)
-    refuse_edit(edit, "it has these gains already");
+  const ResidualGains gains{edit.skip, edit.branch, edit.mask};
+  if (old == gains) refuse_edit(edit, "it has these gains already");
   if (!block.mixer() && edit.branch != 0.0) {
     refuse_edit(edit, "its attention has been removed, so the branch gain must be 0");
   }
-  block.set_attention_gains({edit.skip, edit.branch});
-  return (old.branch == 0.0) != (edit.branch == 0.0);
+  const bool masked = edit.mask != GainMask::None;
+  if (masked && !(edit.branch > 0.0 && edit.branch < 1.0)) {
+    refuse_edit(edit, "a mask draws with a probability between 0 and 1, the branch gain");
+  }
+  block.set_attention_gains(gains);
+  // Probabilities of masks are constants of a captured step, other gains are not.
+  return masked || old.mask != GainMask::None || (old.branch == 0.0) != (edit.branch == 0.0);
+}
+
+void check_own_mixer(const Block& block, KeyNeed need, const Edit& edit) {
+  const bool keys = need == KeyNeed::OwnBlock;
+  const std::string_view what = keys ? "keys" : "attention of the class token";
+  if (!block.mixer()) {
+    refuse_edit(edit, cat("its attention has been removed, and the reducer needs ", what));
+  }
+  if (!(keys ? block.mixer()->provides_keys() : block.mixer()->provides_class_attention())) {
+    refuse_edit(edit, cat("its token mixer provides no ", what));
+  }
+  if (block.retiring()) refuse_edit(edit, "its attention is going to be removed");
 }
 
 bool perform(const Place& place, const InsertReducer& edit) {
@@ -93,15 +116,13 @@ bool perform(const Place& place, const InsertReducer& edit) {
   Params params(edit.params, cat("reducer ", edit.reducer));
   auto reducer = Registry<TokenReducerInfo>::get(edit.reducer).make(params);
   params.finish();
-  if (reducer->key_need() == KeyNeed::OwnBlock) {
-    if (!block.mixer())
-      refuse_edit(edit, "its attention has been removed, and the reducer needs keys");
-    if (!block.mixer()->provides_keys()) refuse_edit(edit, "its token mixer provides no keys");
-    if (block.retiring()) refuse_edit(edit, "its attention is going to be removed");
-  }
+  if (needs_own_mixer(reducer->key_need())) check_own_mixer(block, reducer->key_need(), edit);
   if (reducer->key_need() == KeyNeed::Carried && carried_from(place, edit.block) == kNoBlock) {
     refuse_edit(edit, "no attention up to this block keeps its keys");
   }
+  const at::Tensor& like = block.norm2().weight;
+  reducer->to(like.device(), like.scalar_type());
+  reducer->train(block.is_training());
   block.set_reducer(std::move(reducer));
   return true;
 }
@@ -114,8 +135,24 @@ void forget(std::vector<Edit>& edits, int block) {
   });
 }
 
+/// Whether nothing stays of an edit but that another of these is gone.
+bool cancels(std::vector<Edit>& edits, const Edit& edit) {
+  if (std::holds_alternative<DetachGates>(edit)) {
+    std::erase_if(edits, [](const Edit& e) { return std::holds_alternative<AttachGates>(e); });
+    return true;
+  }
+  const auto* fold = std::get_if<FoldReweight>(&edit);
+  if (!fold) return false;
+  std::erase_if(edits, [fold](const Edit& e) {
+    const auto* attached = std::get_if<AttachReweight>(&e);
+    return attached && attached->block == fold->block && attached->group == fold->group;
+  });
+  return true;
+}
+
 /// Keeps the list as short as the structure: no superseded edit stays.
 void record(std::vector<Edit>& edits, const Edit& edit) {
+  if (cancels(edits, edit)) return;
   if (const auto* gains = std::get_if<SetGains>(&edit)) {
     forget<SetGains>(edits, gains->block);
     if (gains->skip == 1.0 && gains->branch == 1.0) return;
@@ -144,8 +181,19 @@ double largest_change(const at::Tensor& before, const at::Tensor& after) {
 }  // namespace
 
 void Surgeon::apply(const Edit& edit) {
+  if (const auto* cut = std::get_if<KeepChannels>(&edit)) {
+    const std::vector<NamedSlice> slices = cut_channels(model_, *cut);
+    ++generation_;
+    for (const auto& [name, axis, index] : slices) {
+      slices_.push_back({generation_, name, axis, index});
+    }
+    record(edits_, edit);
+    return;
+  }
   const auto perform_on = [&](const auto& kind) {
-    if constexpr (requires { perform(model_, kind); }) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(kind)>, KeepChannels>) {
+      return false;  // done above
+    } else if constexpr (requires { perform(model_, kind); }) {
       return perform(model_, kind);
     } else {
       return perform(find_place(model_, kind.block, edit), kind);

@@ -5,6 +5,7 @@
 
 #include "methods/models/model.h"
 #include "runner/core/error.h"
+#include "runner/core/text.h"
 
 namespace ablate {
 namespace {
@@ -23,18 +24,64 @@ ParameterArena::ParameterArena(Model& model) {
   bind_parameters();
 }
 
+namespace {
+
+using Slices = std::vector<Surgeon::ParameterSlice>;
+
+/// Cuts of one parameter made after `generation`.
+Slices slices_of(const std::string& parameter, const Slices& slices, std::int64_t generation) {
+  Slices later;
+  std::ranges::copy_if(slices, std::back_inserter(later), [&](const auto& slice) {
+    return slice.generation > generation && slice.parameter == parameter;
+  });
+  return later;
+}
+
+std::vector<std::int64_t> sliced_shape(std::vector<std::int64_t> shape, const Slices& slices) {
+  for (const auto& slice : slices) {
+    shape[static_cast<std::size_t>(slice.axis)] = std::ssize(slice.index);
+  }
+  return shape;
+}
+
+at::Tensor sliced_values(at::Tensor values, const Slices& slices) {
+  for (const auto& slice : slices) {
+    const at::Tensor index = at::tensor(slice.index, at::kLong).to(values.device());
+    values = values.index_select(slice.axis, index);
+  }
+  return values;
+}
+
+}  // namespace
+
+void ParameterArena::rebuild(Surgeon& surgeon) {
+  rebuild(surgeon.model(), surgeon.generation(), surgeon.slices());
+}
+
 void ParameterArena::rebuild(Model& model, std::int64_t generation) {
+  rebuild(model, generation, {});
+}
+
+void ParameterArena::rebuild(Model& model, std::int64_t generation, const Slices& slices) {
+  const at::NoGradGuard no_grad;
+  struct Survivor {
+    const ArenaSegment* old;
+    Slices cuts;
+  };
   const std::vector<ArenaSegment> old_segments = std::move(segments_);
-  std::map<std::string, const ArenaSegment*> survivors;
-  for (const ArenaSegment& old : old_segments) survivors[old.name] = &old;
+  std::map<std::string, Survivor> survivors;
+  for (const ArenaSegment& old : old_segments) {
+    survivors[old.name] = {&old, slices_of(old.name, slices, generation_)};
+  }
   segments_.clear();
   lay_out(model);
   for (ArenaSegment& segment : segments_) {
     const auto found = survivors.find(segment.name);
     if (found == survivors.end()) continue;
-    ABLATE_CHECK(found->second->numel == segment.numel, segment.name, " changed from ",
-                 found->second->numel, " to ", segment.numel, " elements");
-    segment.settings = found->second->settings;
+    const auto& [old, cuts] = found->second;
+    ABLATE_CHECK(sliced_shape(old->shape, cuts) == segment.shape, segment.name, " changed from ",
+                 join(old->shape, "x"), " to ", join(segment.shape, "x"));
+    segment.settings = old->settings;
   }
   bind_parameters();
   for (auto& [name, state] : states_) {
@@ -44,8 +91,9 @@ void ParameterArena::rebuild(Model& model, std::int64_t generation) {
     for (const ArenaSegment& segment : segments_) {
       const auto found = survivors.find(segment.name);
       if (found == survivors.end()) continue;
-      state.values.narrow(0, segment.offset, segment.numel)
-          .copy_(old_values.narrow(0, found->second->offset, segment.numel));
+      const auto& [old, cuts] = found->second;
+      const at::Tensor whole = old_values.narrow(0, old->offset, old->numel).view(old->shape);
+      part(state.values, segment).copy_(sliced_values(whole, cuts));
     }
   }
   if (working_.defined()) working_ = parameters_.to(at::kBFloat16);
@@ -55,6 +103,7 @@ void ParameterArena::rebuild(Model& model, std::int64_t generation) {
 /// Segments from the model; their parameters are not yet moved.
 void ParameterArena::lay_out(Model& model) {
   const std::vector<std::string> exempt = model.no_weight_decay();
+  const auto settings = model.parameter_settings();
   const auto named = model.named_parameters();
   std::set<const c10::TensorImpl*> seen;
   std::int64_t offset = 0;
@@ -69,10 +118,11 @@ void ParameterArena::lay_out(Model& model) {
     segments_.push_back(
         {.name = name,
          .parameter = parameter,
+         .shape = parameter.sizes().vec(),
          .offset = offset,
          .numel = parameter.numel(),
          .decay_exempt = parameter.dim() <= 1 || std::ranges::find(exempt, name) != exempt.end(),
-         .settings = {}});
+         .settings = settings.contains(name) ? settings.at(name) : SegmentSettings{}});
     offset += round_up(parameter.numel(), kAlignment / parameter.element_size());
   }
   ABLATE_CHECK(!segments_.empty(), "a model without parameters to train");

@@ -1,34 +1,28 @@
 #pragma once
 
 #include <functional>
-#include <limits>
 #include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "distributed/gradient_reducer.h"
+#include "methods/models/edit.h"
+#include "methods/models/parameter_settings.h"
 #include "runner/torch/torch.h"
 
 namespace ablate {
 
 class Model;
 
-/// How one parameter is treated; survives structural edits.
-struct SegmentSettings {
-  /// An inactive one is skipped by gradient norm, reducer, optimizer and EMA.
-  bool active = true;
-  double lr_factor = 1.0;
-  double decay_factor = 1.0;
-  // Bounds of its values, applied after each update.
-  double clamp_low = -std::numeric_limits<double>::infinity();
-  double clamp_high = std::numeric_limits<double>::infinity();
-};
+/// Born as Model::parameter_settings() says; survives structural edits.
+using SegmentSettings = ParameterSettings;
 
 /// One parameter's place in the flat buffers, in elements; starts at a multiple of 256 bytes.
 struct ArenaSegment {
   std::string name;      ///< qualified name in the model
   at::Tensor parameter;  ///< the module's own tensor: a view of the buffer
+  std::vector<std::int64_t> shape;
   std::int64_t offset = 0;
   std::int64_t numel = 0;
   /// Takes no weight decay by the usual rule: at most one dimension, or in the model's
@@ -56,8 +50,11 @@ class ParameterArena {
   explicit ParameterArena(Model& model);
 
   /// Takes over the model's present parameters after structural edits; values, settings and state
-  /// of parameters that kept their name survive (throws BugError when one changed its shape), new
-  /// ones start as at construction. Reducers, graphs and pointers of an older generation are stale.
+  /// of parameters that kept their name survive, sliced as the surgeon notes (throws BugError when
+  /// one changed its shape otherwise), new ones start as at construction. Reducers, graphs and
+  /// pointers of an older generation are stale.
+  void rebuild(Surgeon& surgeon);
+  /// The same for a model that lost no channels.
   void rebuild(Model& model, std::int64_t generation);
   std::int64_t generation() const { return generation_; }
 
@@ -107,6 +104,8 @@ class ParameterArena {
     StateInit init;
   };
 
+  using Slices = std::vector<Surgeon::ParameterSlice>;
+  void rebuild(Model& model, std::int64_t generation, const Slices& slices);
   void lay_out(Model& model);
   void bind_parameters();
   void cut_chunks();

@@ -18,7 +18,7 @@ Trainer::Trainer(Parts parts, Callbacks callbacks)
     : parts_(std::move(parts)), callbacks_(std::move(callbacks)) {
   Surgeon& surgeon = parts_.context.surgeon();
   arena_.emplace(surgeon.model());
-  arena_->rebuild(surgeon.model(), surgeon.generation());
+  arena_->rebuild(surgeon);
   parts_.optimizer.prepare(*arena_);
   if (parts_.options.ema_decay > 0) {
     ema_.emplace(surgeon.model(), *arena_, parts_.options.ema_decay);
@@ -82,7 +82,7 @@ void Trainer::follow_structure() {
   Surgeon& surgeon = parts_.context.surgeon();
   if (arena_->generation() == surgeon.generation()) return;
   steps_->leave_structure();
-  arena_->rebuild(surgeon.model(), surgeon.generation());
+  arena_->rebuild(surgeon);
   if (ema_) ema_->rebuild(surgeon.model());
   steps_->enter_structure();
 }

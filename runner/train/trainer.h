@@ -62,6 +62,9 @@ class Trainer {
   /// Throws Error when a tensor of the present structure is missing.
   void restore(const Checkpoint& checkpoint);
 
+  /// After edits outside fit(): parameters, state and average follow them.
+  void follow_structure();
+
   /// Null when the run keeps no average.
   Ema* ema() { return ema_ ? &*ema_ : nullptr; }
 
@@ -73,7 +76,6 @@ class Trainer {
   };
 
   at::Tensor batch_loss(const Batch& batch, ForwardState& state);
-  void follow_structure();
   StepWishes wishes(std::int64_t step) const;
   StepWishes take_reports(std::int64_t left);
   void meet_nan(const StepReport& report);

@@ -1,0 +1,303 @@
+#include "methods/models/channels.h"
+
+#include <cmath>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "tests/core/expect_error.h"
+#include "tests/models/channel_support.h"
+
+// Channels that are masked and channels that are gone are the same.
+
+namespace ablate {
+namespace {
+
+using test::channels_of;
+using test::cuts_of_all_groups;
+using test::gate_by;
+using test::golden_images;
+using test::golden_vit;
+using test::largest_difference;
+using test::logits_of;
+using test::mask_of;
+using test::message_of;
+using test::some_channels;
+
+at::Tensor masked_logits(Model& model, const std::vector<KeepChannels>& cuts,
+                         const at::Tensor& images) {
+  const at::NoGradGuard no_grad;
+  ForwardState state;
+  gate_by(model, cuts, state);
+  return model.forward(images, state);
+}
+
+void cut_all(Model& model, const std::vector<KeepChannels>& cuts) {
+  Surgeon surgeon(model);
+  for (const KeepChannels& cut : cuts) surgeon.apply(cut);
+}
+
+struct Case {
+  const char* model;
+  const char* settings;
+  const char* reweight;  ///< kind, or none
+};
+
+void PrintTo(const Case& c, std::ostream* out) { *out << c.model << " " << c.reweight; }
+
+constexpr const char* kVit =
+    "image_size = 16\npatch_size = 4\nembed_dim = 24\ndepth = 2\nnum_heads = 3";
+
+class MaskAndCut : public testing::TestWithParam<Case> {
+ protected:
+  std::shared_ptr<Model> make(at::ScalarType type = at::kDouble) const {
+    auto model = test::make_model(GetParam().model, GetParam().settings, 5);
+    if (std::string(GetParam().reweight) != "none") {
+      Surgeon surgeon(*model);
+      for (int block = 0; block < 2; ++block) {
+        for (const auto& owned : model->blocks()[block]->channel_groups()) {
+          if (owned.group->role != ChannelRole::Value) continue;
+          surgeon.apply(AttachReweight{block, owned.group->name, GetParam().reweight, 8});
+        }
+      }
+    }
+    model->to(at::kDouble);
+    model->eval();
+    test::fill_wavily(*model);
+    model->to(type);
+    return model;
+  }
+};
+
+TEST_P(MaskAndCut, GiveTheSameLogits) {
+  const auto masked = make(), cut = make();
+  const at::Tensor images = test::wavy_images(3, masked->image_size(), at::kDouble);
+  const auto cuts = cuts_of_all_groups(*masked);
+  const at::Tensor expected = masked_logits(*masked, cuts, images);
+  EXPECT_GT(largest_difference(expected, logits_of(*masked, images)), 1e-3) << "a mask that acts";
+  cut_all(*cut, cuts);
+  EXPECT_LT(largest_difference(logits_of(*cut, images), expected), 1e-10);
+}
+
+TEST_P(MaskAndCut, GiveTheSameLogitsInSinglePrecision) {
+  const auto masked = make(at::kFloat), cut = make(at::kFloat);
+  const at::Tensor images = test::wavy_images(3, masked->image_size());
+  const auto cuts = cuts_of_all_groups(*masked);
+  const at::Tensor expected = masked_logits(*masked, cuts, images);
+  cut_all(*cut, cuts);
+  const double size = expected.abs().max().item<double>();
+  EXPECT_LT(largest_difference(logits_of(*cut, images), expected) / size, 1e-4);
+}
+
+// The surgeon's notes say where the gradient of each surviving number lies in the whole parameter.
+TEST_P(MaskAndCut, GiveTheSameGradientsOfWhatSurvives) {
+  const auto masked = make(), cut = make();
+  const at::Tensor images = test::wavy_images(3, masked->image_size(), at::kDouble);
+  const auto cuts = cuts_of_all_groups(*masked);
+  ForwardState gated, plain;
+  gate_by(*masked, cuts, gated);
+  masked->forward(images, gated).square().sum().backward();
+  Surgeon surgeon(*cut);
+  for (const KeepChannels& edit : cuts) surgeon.apply(edit);
+  cut->forward(images, plain).square().sum().backward();
+  const auto whole = masked->named_parameters();
+  for (const auto& item : cut->named_parameters()) {
+    at::Tensor expected = whole[item.key()].grad();
+    for (const auto& slice : surgeon.slices()) {
+      if (slice.parameter != item.key()) continue;
+      expected = expected.index_select(slice.axis, at::tensor(slice.index, at::kLong));
+    }
+    ASSERT_EQ(item.value().sizes(), expected.sizes()) << item.key();
+    if (std::string(GetParam().model).starts_with("flatten") &&
+        item.key().find("dwc") != std::string::npos) {
+      continue;  // heads share what each has for itself after the cut
+    }
+    EXPECT_LT(largest_difference(item.value().grad(), expected),
+              1e-10 * (1.0 + expected.abs().max().item<double>()))
+        << item.key();
+  }
+}
+
+TEST_P(MaskAndCut, OnesChangeNoBit) {
+  const auto model = make(at::kFloat);
+  const at::Tensor images = test::wavy_images(3, model->image_size());
+  ForwardState state;
+  for (Block* block : model->blocks()) {
+    for (const auto& owned : block->channel_groups()) {
+      state.channel_gates[owned.group] = at::ones({owned.group->channels()});
+    }
+  }
+  const at::NoGradGuard no_grad;
+  EXPECT_TRUE(at::equal(model->forward(images, state), logits_of(*model, images)));
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, MaskAndCut,
+                         testing::Values(Case{"vit", kVit, "none"}, Case{"vit", kVit, "dynamic"},
+                                         Case{"vit", kVit, "static"}, Case{"vit", kVit, "head"}));
+
+TEST(Reweight, IsBornAsTheIdentityBitForBit) {
+  for (const char* kind : {"dynamic", "static", "head"}) {
+    const auto model = test::make_model("vit", kVit, 5);
+    model->initialize(3);
+    model->eval();
+    const at::Tensor images = test::wavy_images(2, 16), before = logits_of(*model, images);
+    Surgeon surgeon(*model);
+    surgeon.apply(AttachReweight{1, "v", kind, 8});
+    if (std::string(kind) == "dynamic") {
+      at::NoGradGuard no_grad;
+      model->named_parameters()["blocks.1.attn.reweight_v.fc1.weight"].fill_(0.3);
+    }
+    EXPECT_TRUE(at::equal(logits_of(*model, images), before)) << kind;
+  }
+}
+
+TEST(Reweight, OfTheMeanTokenIsWhatItsFormulaSays) {
+  ChannelGroup group{"v", ChannelRole::Value, 2, 3, 3};
+  const auto module = make_reweight("dynamic", group, 8);
+  module->to(at::kDouble);
+  const at::NoGradGuard no_grad;
+  double j = 0.1;
+  for (at::Tensor& parameter : module->parameters()) {
+    parameter.copy_((at::arange(parameter.numel(), at::kDouble) + j).sin().view_as(parameter));
+    j += 0.7;
+  }
+  const at::Tensor x = (at::arange(2 * 4 * 6, at::kDouble) * 0.37).cos().view({2, 4, 6});
+  ForwardState state;
+  const at::Tensor y = module->forward(x, group, state);
+  const auto p = module->named_parameters();
+  for (int b = 0; b < 2; ++b) {
+    for (int c = 0; c < 6; ++c) {
+      double gate = p["fc2.bias"][c].item<double>();
+      for (int u = 0; u < 8; ++u) {
+        double hidden = p["fc1.bias"][u].item<double>();
+        for (int i = 0; i < 6; ++i) {
+          hidden += p["fc1.weight"][u][i].item<double>() * x[b].mean(0)[i].item<double>();
+        }
+        gate += p["fc2.weight"][c][u].item<double>() * std::max(hidden, 0.0);
+      }
+      const double factor = 2.0 / (1.0 + std::exp(-gate));
+      for (int n = 0; n < 4; ++n) {
+        EXPECT_NEAR(y[b][n][c].item<double>(), x[b][n][c].item<double>() * factor, 1e-12);
+      }
+    }
+  }
+}
+
+// Folding multiplies the layer that reads: nothing moves, and no trace is left.
+TEST(Reweight, ThatIsConstantFoldsIntoTheProjection) {
+  for (const char* kind : {"static", "head"}) {
+    const auto model = golden_vit();
+    Surgeon surgeon(*model);
+    surgeon.apply(AttachReweight{1, "v", kind, 0});
+    const at::NoGradGuard no_grad;
+    at::Tensor factor = model->named_parameters()["blocks.1.attn.reweight_v.factor"];
+    factor.copy_(0.5 + 0.1 * at::arange(factor.numel(), at::kDouble));
+    const at::Tensor expected = logits_of(*model, golden_images());
+    EXPECT_GT(largest_difference(expected, logits_of(*golden_vit(), golden_images())), 1e-3);
+    surgeon.apply(FoldReweight{1, "v"});
+    EXPECT_LT(largest_difference(logits_of(*model, golden_images()), expected), 1e-13);
+    EXPECT_TRUE(surgeon.edits().empty());
+    EXPECT_EQ(test::parameter_count(*model), test::parameter_count(*golden_vit()));
+  }
+}
+
+// The scale of a softmax stays that of the born width: with the one of the new width the masked
+// network is another.
+TEST(ChannelCut, KeepsTheScaleOfTheBornWidth) {
+  const auto masked = golden_vit(), cut = golden_vit();
+  const std::vector<KeepChannels> cuts{{0, "qk", some_channels(2, 6, 3, 1)}};
+  const at::Tensor expected = masked_logits(*masked, cuts, golden_images());
+  cut_all(*cut, cuts);
+  EXPECT_LT(largest_difference(logits_of(*cut, golden_images()), expected), 1e-12);
+  const at::NoGradGuard no_grad;
+  at::Tensor weight = cut->named_parameters()["blocks.0.attn.qkv.weight"];
+  at::Tensor bias = cut->named_parameters()["blocks.0.attn.qkv.bias"];
+  weight.narrow(0, 0, 6).mul_(std::sqrt(2.0));
+  bias.narrow(0, 0, 6).mul_(std::sqrt(2.0));
+  EXPECT_GT(largest_difference(logits_of(*cut, golden_images()), expected), 1e-5);
+}
+
+// With unequal counts a head gets channels of its neighbour (the misalignment that balanced heads
+// avoid).
+TEST(ChannelCut, OfUnequalCountsIsMisaligned) {
+  const auto masked = golden_vit(), cut = golden_vit();
+  const std::vector<KeepChannels> unequal{{1, "v", {0, 1, 2, 3, 5, 10}}};
+  const at::Tensor expected = masked_logits(*masked, unequal, golden_images());
+  cut_all(*cut, unequal);
+  EXPECT_GT(largest_difference(logits_of(*cut, golden_images()), expected), 1e-2);
+}
+
+TEST(ChannelCut, IsRefusedWhereItMakesNoSense) {
+  const auto model = golden_vit();
+  Surgeon surgeon(*model);
+  const auto refusal = [&](const KeepChannels& edit) {
+    return message_of<Error>([&] { surgeon.apply(edit); });
+  };
+  EXPECT_NE(refusal({3, "v", {0, 6}}).find("blocks 0 to 2"), std::string::npos);
+  EXPECT_NE(refusal({0, "w", {0, 6}}).find("it has: qk, v, mlp"), std::string::npos);
+  EXPECT_NE(refusal({0, "v", {0, 1, 6}}).find("3 channels for 2 heads"), std::string::npos);
+  EXPECT_NE(refusal({0, "v", {6, 0}}).find("must rise"), std::string::npos);
+  EXPECT_NE(refusal({0, "v", {0, 12}}).find("0 to 11"), std::string::npos);
+  EXPECT_NE(refusal({0, "v", some_channels(2, 6, 6, 0)}).find("all of them"), std::string::npos);
+  EXPECT_TRUE(surgeon.edits().empty());
+  EXPECT_EQ(surgeon.generation(), 0);
+  surgeon.apply(KeepChannels{0, "v", {0, 6}});
+  EXPECT_NE(refusal({0, "v", {0, 1}}).find("before"), std::string::npos);
+}
+
+TEST(ChannelCut, SurvivesJson) {
+  const std::vector<Edit> edits{AttachGates{{{{{0, "qk"}, {0, "v"}}, false}, {{{1, "v"}}, true}},
+                                            Value::Table{{"threshold", 0.5}}},
+                                DetachGates{}, AttachReweight{1, "v", "dynamic", 8},
+                                FoldReweight{1, "v"}, KeepChannels{2, "mlp", {1, 3, 7}}};
+  for (const Edit& edit : edits) {
+    EXPECT_EQ(edit_from_json(nlohmann::json::parse(to_json(edit).dump())), edit);
+    EXPECT_FALSE(describe(edit).empty());
+  }
+}
+
+// Attach, select, detach: only what was cut is recorded.
+TEST(ChannelGates, LeaveNoTraceAndGuardTheirChannels) {
+  const auto model = golden_vit();
+  Surgeon surgeon(*model);
+  const at::Tensor before = logits_of(*model, golden_images());
+  surgeon.apply(AttachGates{{{{{0, "qk"}}}, {{{0, "v"}}}, {{{1, "mlp"}}}}, {}});
+  EXPECT_TRUE(at::equal(logits_of(*model, golden_images()), before)) << "all open at first";
+  EXPECT_THROW(surgeon.apply(KeepChannels{0, "v", {0, 6}}), Error) << "gates first";
+  EXPECT_THROW(surgeon.apply(RemoveMixer{0}), Error);
+  EXPECT_THROW(surgeon.apply(AttachGates{{{{{2, "v"}}}}, {}}), Error) << "twice";
+  const at::NoGradGuard no_grad;
+  model->channel_gates()->scores(1)[0][2] = 0.1;
+  model->channel_gates()->scores(1)[1][4] = 0.2;
+  const at::Tensor gated = logits_of(*model, golden_images());
+  EXPECT_GT(largest_difference(gated, before), 1e-4);
+  surgeon.apply(DetachGates{});
+  EXPECT_TRUE(surgeon.edits().empty());
+  EXPECT_TRUE(at::equal(logits_of(*model, golden_images()), before));
+  surgeon.apply(KeepChannels{0, "v", {0, 1, 3, 4, 5, 6, 7, 8, 9, 11}});
+  EXPECT_LT(largest_difference(logits_of(*model, golden_images()), gated), 1e-12);
+}
+
+TEST(ChannelGates, OfOneSeatDecideAlike) {
+  const auto model = golden_vit();
+  Surgeon surgeon(*model);
+  surgeon.apply(AttachGates{{{{{0, "qk"}, {0, "v"}}, false}, {{{1, "v"}}, true}}, {}});
+  ChannelGates& gates = *model->channel_gates();
+  const at::NoGradGuard no_grad;
+  gates.scores(0)[0][3] = 0.0;
+  gates.scores(0)[1][0] = 0.0;
+  gates.scores(1)[0][5] = 0.0;
+  ForwardState state;
+  model->forward(golden_images(), state);
+  const ChannelGroup& qk = *channels_of(*model, 0, "qk").group;
+  const ChannelGroup& v = *channels_of(*model, 0, "v").group;
+  const at::Tensor expected = at::tensor({1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 1, 1}, at::kDouble);
+  EXPECT_TRUE(at::equal(channel_gate(qk, state), expected));
+  EXPECT_TRUE(at::equal(channel_gate(v, state), expected));
+  EXPECT_TRUE(at::equal(channel_gate(*channels_of(*model, 1, "v").group, state),
+                        at::tensor({1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 0}, at::kDouble)));
+  EXPECT_THROW(surgeon.apply(AttachGates{{{{{2, "v"}, {2, "mlp"}}}}, {}}), Error);
+}
+
+}  // namespace
+}  // namespace ablate

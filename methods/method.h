@@ -48,6 +48,14 @@ class TrainContext {
   /// padding. Throws SpecError when the run has no holdout and one is asked for.
   using Visitor = std::function<void(const at::Tensor& images, const at::Tensor& weights)>;
   virtual void visit(DecisionSplit split, std::int64_t samples, const Visitor& visitor) = 0;
+  /// The same with labels (B) int64.
+  using LabelledVisitor = std::function<void(const at::Tensor& images, const at::Tensor& labels,
+                                             const at::Tensor& weights)>;
+  virtual void visit_labelled(DecisionSplit split, std::int64_t samples,
+                              const LabelledVisitor& visitor) = 0;
+
+  /// Multiply-accumulates of one image through the model as it is now.
+  virtual std::int64_t macs() = 0;
 
   /// Spools a deterministic number of this step (once for all ranks), or a rare fact.
   virtual void metric(std::string_view name, double value) = 0;

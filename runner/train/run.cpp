@@ -205,7 +205,7 @@ void Run::build_model() {
                     : make_start_model(spec_, options_, environment_, data_.classes(),
                                        compute_.dtype(), compute_.device(), compute_.ranks());
   const auto visit = [this](DecisionSplit split, std::int64_t samples,
-                            const TrainContext::Visitor& visitor) {
+                            const TrainContext::LabelledVisitor& visitor) {
     data_.visit(split, samples, compute_.dtype(), compute_.device(), visitor);
   };
   context_ = std::make_unique<RunContext>(
@@ -354,6 +354,7 @@ void Run::check_fence() const {
 void Run::finish() {
   step_ = total_steps();
   methods_.finalize(*model_.surgeon);
+  trainer_->follow_structure();
   report_finals(log_, step_, evaluate_on(data_.splits().test), *model_.model);
   if (log_.main_rank()) {
     save_finals();

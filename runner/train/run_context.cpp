@@ -2,9 +2,19 @@
 
 #include <nlohmann/json.hpp>
 
+#include "runner/measure/mac_counter.h"
+
 namespace ablate {
 
 void RunContext::visit(DecisionSplit split, std::int64_t samples, const Visitor& visitor) {
+  visit_labelled(split, samples,
+                 [&](const at::Tensor& images, const at::Tensor&, const at::Tensor& weights) {
+                   visitor(images, weights);
+                 });
+}
+
+void RunContext::visit_labelled(DecisionSplit split, std::int64_t samples,
+                                const LabelledVisitor& visitor) {
   const at::NoGradGuard no_grad;
   Model& model = surgeon_.model();
   const bool was_training = model.is_training();
@@ -12,6 +22,8 @@ void RunContext::visit(DecisionSplit split, std::int64_t samples, const Visitor&
   visit_data_(split, samples, visitor);
   model.train(was_training);
 }
+
+std::int64_t RunContext::macs() { return measure_cost(surgeon_.model()).macs; }
 
 void RunContext::metric(std::string_view name, double value) {
   if (log_) log_->number(std::string(name), step_, value);

@@ -16,7 +16,8 @@ class RunContext final : public TrainContext {
     std::int64_t epochs = 0;
   };
   /// Visits this rank's share of the first `samples` samples of a split.
-  using VisitData = std::function<void(DecisionSplit, std::int64_t samples, const Visitor&)>;
+  using VisitData =
+      std::function<void(DecisionSplit, std::int64_t samples, const LabelledVisitor&)>;
 
   RunContext(Surgeon& surgeon, Communicator& communicator, Length length, std::uint64_t seed,
              VisitData visit_data, RunLog* log)
@@ -34,6 +35,9 @@ class RunContext final : public TrainContext {
   std::int64_t epochs() const override { return length_.epochs; }
   std::uint64_t seed() const override { return seed_; }
   void visit(DecisionSplit split, std::int64_t samples, const Visitor& visitor) override;
+  void visit_labelled(DecisionSplit split, std::int64_t samples,
+                      const LabelledVisitor& visitor) override;
+  std::int64_t macs() override;
   void metric(std::string_view name, double value) override;
   void event(std::string_view kind, const nlohmann::json& body) override;
 

@@ -87,7 +87,7 @@ std::unique_ptr<EvalBatches> RunData::eval_batches(std::shared_ptr<const Dataset
 }
 
 void RunData::visit(DecisionSplit split, std::int64_t samples, at::ScalarType dtype,
-                    at::Device device, const TrainContext::Visitor& visitor) const {
+                    at::Device device, const TrainContext::LabelledVisitor& visitor) const {
   if (split == DecisionSplit::Holdout && !splits_.holdout) {
     throw SpecError(
         "a method wants to decide on held-out samples, but there are none; set "
@@ -97,7 +97,7 @@ void RunData::visit(DecisionSplit split, std::int64_t samples, at::ScalarType dt
   loader->start(samples);
   for (std::int64_t i = 0; i < loader->batches(); ++i) {
     const Batch batch = loader->next();
-    visitor(batch.images.to(device, dtype), batch.weights.to(device));
+    visitor(batch.images.to(device, dtype), batch.labels.to(device), batch.weights.to(device));
   }
 }
 

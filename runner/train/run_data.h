@@ -43,7 +43,7 @@ class RunData {
 
   /// This rank's share of the first `samples` samples of a split, without augmentation.
   void visit(DecisionSplit split, std::int64_t samples, at::ScalarType dtype, at::Device device,
-             const TrainContext::Visitor& visitor) const;
+             const TrainContext::LabelledVisitor& visitor) const;
 
   /// Columns n and fingerprint of the record of an attempt, of the training part.
   nlohmann::json facts() const;

@@ -52,7 +52,7 @@ std::vector<Component> resolve_methods(const std::string& model, const Value& li
 
 void apply_methods(const std::vector<Component>& methods, Surgeon& surgeon) {
   const auto world = make_self_communicator();
-  const auto refuse = [](DecisionSplit, std::int64_t, const TrainContext::Visitor&) {
+  const auto refuse = [](DecisionSplit, std::int64_t, const TrainContext::LabelledVisitor&) {
     throw SpecError(
         "a method decides on data here, but there is none outside a run: give its decision (as "
         "`layers = [...]` for nose), or the final/structure.json of a finished run");

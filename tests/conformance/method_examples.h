@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <set>
@@ -9,6 +10,7 @@
 
 #include "methods/method_stack.h"
 #include "methods/models/weights_io.h"
+#include "runner/core/error.h"
 #include "tests/support/method_context.h"
 #include "tests/support/models.h"
 
@@ -122,7 +124,7 @@ inline std::int64_t layer_attention_macs(const Model& model, const AttachLayerAt
 }
 
 /// tome_and_recipes.md A12 read off the edits of a transformer: removed attention costs nothing,
-/// merging shortens.
+/// merging shortens, channels that were cut are not there, and reweighting adds its two layers.
 inline std::int64_t transformer_macs(const Model& model, const std::vector<Edit>& edits) {
   const auto parameters = model.named_parameters();
   std::int64_t tokens = parameters["pos_embed"].size(1);
@@ -130,20 +132,44 @@ inline std::int64_t transformer_macs(const Model& model, const std::vector<Edit>
   std::int64_t macs = (tokens - 1) * parameters["patch_embed.proj.weight"].numel() +
                       parameters["head.weight"].numel();
   std::set<int> removed;
-  std::map<int, std::int64_t> merged;
+  std::map<int, std::int64_t> reweighted;
+  std::map<int, InsertReducer> reducers;
+  std::map<std::pair<int, std::string>, std::int64_t> kept;
   for (const Edit& edit : edits) {
     if (const auto* removal = std::get_if<RemoveMixer>(&edit)) removed.insert(removal->block);
     if (const auto* group = std::get_if<AttachLayerAttention>(&edit)) {
       macs += layer_attention_macs(model, *group, tokens - 1, dim);
     }
     if (const auto* insert = std::get_if<InsertReducer>(&edit)) {
-      merged[insert->block] = insert->params.find("r")->as_int();
+      reducers.emplace(insert->block, *insert);
+    }
+    if (const auto* cut = std::get_if<KeepChannels>(&edit)) {
+      kept[{cut->block, cut->group}] = std::ssize(cut->channels);
+    }
+    if (const auto* module = std::get_if<AttachReweight>(&edit)) {
+      reweighted[module->block] = module->hidden;
     }
   }
   for (int block = 0; parameters.contains(cat("blocks.", block, ".norm2.weight")); ++block) {
-    const std::int64_t hidden = parameters[cat("blocks.", block, ".mlp.fc1.weight")].size(0);
-    if (!removed.contains(block)) macs += 4 * tokens * dim * dim + 2 * tokens * tokens * dim;
-    tokens -= std::min(merged[block], (tokens - 1) / 2);
+    const auto reducer = reducers.find(block);
+    const auto reduce = [&](bool in_front) {
+      if (reducer == reducers.end()) return;
+      if ((reducer->second.reducer == "dynamic_vit") != in_front) return;
+      macs += deciding_macs(reducer->second, tokens, dim);
+      tokens = tokens_behind(reducer->second, tokens);
+    };
+    reduce(true);
+    const auto channels = [&](const char* group, std::int64_t all) {
+      const auto found = kept.find({block, group});
+      return found == kept.end() ? all : found->second;
+    };
+    const std::int64_t hidden =
+        channels("mlp", parameters[cat("blocks.", block, ".mlp.fc1.weight")].size(0));
+    if (!removed.contains(block)) {
+      const std::int64_t qk = channels("qk", dim), v = channels("v", dim);
+      macs += 2 * tokens * dim * (qk + v) + tokens * tokens * (qk + v) + 2 * v * reweighted[block];
+    }
+    reduce(false);
     macs += 2 * tokens * dim * hidden;
   }
   return macs;

@@ -12,6 +12,7 @@
 #include "distributed/communicator.h"
 #include "methods/method.h"
 #include "runner/core/run_spec.h"
+#include "runner/measure/mac_counter.h"
 
 namespace ablate::test {
 
@@ -33,6 +34,14 @@ class MethodContext final : public TrainContext {
     visited.emplace_back(split, samples);
     for (const auto& [images, weights] : batches) visitor(images, weights);
   }
+  /// The labels are 0, 1, .. below `classes`, over and over.
+  void visit_labelled(DecisionSplit split, std::int64_t samples,
+                      const LabelledVisitor& visitor) override {
+    visit(split, samples, [&](const at::Tensor& images, const at::Tensor& weights) {
+      visitor(images, at::arange(images.size(0), at::kLong).remainder(classes), weights);
+    });
+  }
+  std::int64_t macs() override { return measure_cost(surgeon_.model()).macs; }
   void metric(std::string_view name, double value) override {
     metrics[std::string(name)].push_back(value);
   }
@@ -41,6 +50,7 @@ class MethodContext final : public TrainContext {
   }
 
   std::int64_t now = 0, per_epoch = 1, length = 0;
+  std::int64_t classes = 4;
   std::vector<std::pair<at::Tensor, at::Tensor>> batches;  ///< images, weights
   std::vector<std::pair<DecisionSplit, std::int64_t>> visited;
   std::map<std::string, std::vector<double>> metrics;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <string>
 #include <variant>
@@ -24,7 +25,7 @@ inline std::map<std::string, at::Tensor> read_tensors(const std::filesystem::pat
 }
 
 /// ||a - b|| / ||a|| over all tensors but key biases: their true gradient is zero, so an optimizer
-/// that divides by its magnitude moves them by rounding errors.
+/// that divides by its magnitude moves them by rounding errors. Infinite where shapes differ.
 inline double weight_distance(const std::map<std::string, at::Tensor>& a,
                               const std::map<std::string, at::Tensor>& b) {
   double difference = 0, norm = 0;
@@ -32,10 +33,16 @@ inline double weight_distance(const std::map<std::string, at::Tensor>& a,
   for (const auto& [name, tensor] : a) {
     if (!b.contains(name)) ADD_FAILURE() << name << " is on one side only";
     at::Tensor first = tensor.to(at::kDouble), second = b.at(name).to(at::kDouble);
+    if (first.sizes() != second.sizes()) return std::numeric_limits<double>::infinity();
     if (name.ends_with("attn.qkv.bias")) {
-      const std::int64_t dim = tensor.size(0) / 3;
-      first = at::cat({first.narrow(0, 0, dim), first.narrow(0, 2 * dim, dim)});
-      second = at::cat({second.narrow(0, 0, dim), second.narrow(0, 2 * dim, dim)});
+      // Queries, keys, values; channels may have been cut.
+      const std::string proj = name.substr(0, name.size() - 8) + "proj.weight";
+      const std::int64_t values = a.at(proj).size(1), keys = (tensor.size(0) - values) / 2;
+      const auto without_keys = [&](const at::Tensor& bias) {
+        return at::cat({bias.narrow(0, 0, keys), bias.narrow(0, 2 * keys, values)});
+      };
+      first = without_keys(first);
+      second = without_keys(second);
     }
     difference += (first - second).square().sum().item<double>();
     norm += first.square().sum().item<double>();

@@ -4,7 +4,7 @@
 #include <array>
 #include <utility>
 
-#include "methods/models/random_numbers.h"
+#include "methods/models/drop_path.h"
 #include "methods/models/uncounted.h"
 #include "runner/core/error.h"
 
@@ -105,18 +105,22 @@ void LayerSite::shadow(const at::Tensor& x, ForwardState& state) const {
   layer_attention_->shadow(x, state);
 }
 
-at::Tensor LayerSite::drop_scale(const at::Tensor& x, ForwardState& state) const {
+at::Tensor LayerSite::drop_scale(const at::Tensor& x, const ForwardState& state) const {
   const double rate = layer_attention_->drop_path();
   if (!is_training() || rate == 0.0) return {};
-  // One draw for all blocks of a pass: it takes many small operations on a device.
-  at::Tensor& numbers = state.layer_numbers;
-  if (!numbers.defined()) {
-    numbers = uniform_numbers(state, kChild, x.size(0), layer_attention_->sites(), x);
-  }
-  const at::Tensor uniform = numbers.select(1, layer_attention_->block());
+  const std::string name = layer_attention_name(place_);
   std::vector<std::int64_t> shape(static_cast<std::size_t>(x.dim()), 1);
   shape[0] = x.size(0);
-  return (uniform < 1.0 - rate).to(x.scalar_type()).div_(1.0 - rate).view(shape);
+  const auto ahead = state.join_numbers.find(name);
+  if (ahead != state.join_numbers.end()) {
+    return ahead->second.scale.view(shape).to(x.scalar_type());
+  }
+  if (x.is_cuda()) {
+    throw Error(cat(name,
+                    ": drop-path on a device takes scales that were computed ahead of the "
+                    "pass, and there are none; set drop_path = 0, or device = \"cpu\""));
+  }
+  return drop_path_scale(name, rate, 1.0, x.size(0), x.options(), state).view(shape);
 }
 
 }  // namespace ablate

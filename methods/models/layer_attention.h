@@ -66,14 +66,12 @@ class LayerAttention : public torch::nn::Module {
   bool delete_unused();
   bool reduced() const { return reduced_; }
 
-  /// Numbers among Model::layer_sites(), and how many these are; set when attached.
+  /// Numbers among Model::layer_sites(); set when attached.
   int block() const { return block_; }
   int group() const { return group_; }
-  int sites() const { return sites_; }
-  void set_numbers(int block, int group, int sites) {
+  void set_numbers(int block, int group) {
     block_ = block;
     group_ = group;
-    sites_ = sites;
   }
 
  protected:
@@ -85,7 +83,7 @@ class LayerAttention : public torch::nn::Module {
  private:
   SkipMode skip_ = SkipMode::None;
   bool reduced_ = false;
-  int block_ = -1, group_ = -1, sites_ = 0;
+  int block_ = -1, group_ = -1;
 };
 
 /// A block with the slot "layer attention", or "channel attention" (on_branch()).
@@ -105,7 +103,7 @@ class LayerSite : public torch::nn::Module {
   void shadow(const at::Tensor& x, ForwardState& state) const;
   /// Factor of what the module adds, (B, 1, 1, 1) or (B, 1, 1) as x needs it: 0 or 1 / keep in
   /// training, a function of sample and block; undefined: 1.
-  at::Tensor drop_scale(const at::Tensor& x, ForwardState& state) const;
+  at::Tensor drop_scale(const at::Tensor& x, const ForwardState& state) const;
 
  private:
   void begin_history(ForwardState& state) const;

@@ -69,8 +69,7 @@ bool perform(Model& model, const AttachLayerAttention& edit) {
     if (modules[i]->on_branch() && places[i].tokens) {
       refuse_layer_edit(edit, "its blocks have no place for channel attention");
     }
-    modules[i]->set_numbers(edit.block + static_cast<int>(i), edit.block,
-                            static_cast<int>(model.layer_sites().size()));
+    modules[i]->set_numbers(edit.block + static_cast<int>(i), edit.block);
     modules[i]->initialize(0, layer_attention_name(places[i]));
     match(*modules[i], model);
     sites[i]->set_layer_attention(modules[i]);

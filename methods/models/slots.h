@@ -126,7 +126,6 @@ struct ForwardState {
 
   /// Of the group of blocks whose layer attention ran last (layer_attention.h).
   std::shared_ptr<LayerHistory> layer_history;
-  at::Tensor layer_numbers;  ///< (B, layer sites), uniform, for its drop-path; drawn once a pass
   /// Set: layer attention leaves there what it retrieved with.
   RetrievalRecord* retrievals = nullptr;
 

@@ -33,7 +33,7 @@ std::vector<std::shared_ptr<LayerAttention>> make_stage(const char* kind, int bl
   auto modules = Registry<LayerAttentionInfo>::get(kind).make(params, places);
   for (int i = 0; i < blocks; ++i) {
     LayerAttention& module = *modules[static_cast<std::size_t>(i)];
-    module.set_numbers(i, 0, blocks);
+    module.set_numbers(i, 0);
     module.initialize(5, cat("b", i));
     module.to(at::kDouble);
     module.eval();

@@ -21,7 +21,7 @@ class MrlaStage {
     for (int i = 0; i < blocks; ++i) {
       const LayerPlace place{.name = cat("b", i), .channels = channels};
       auto module = std::make_shared<Module>(place, options);
-      module->set_numbers(i, 0, blocks);
+      module->set_numbers(i, 0);
       module->initialize(3, place.name);
       module->to(at::kDouble);
       module->eval();

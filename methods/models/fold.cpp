@@ -13,9 +13,17 @@ bool power_of_two(double value) {
   return value > 0 && std::frexp(value, &exponent) == 0.5;
 }
 
-void check_foldable(const Block& block) {
+void check_foldable(const Model& model, const Block& block) {
+  if (block.layer_attention()) {
+    throw Error(cat("cannot fold ", block.block_name(),
+                    ": its layer attention reads and writes the stream that would be rescaled"));
+  }
   const ResidualGains gains = block.attention_gains();
   const bool runs = block.mixer() && gains.branch != 0.0;
+  if (gains.skip != 1.0 && !model.one_stream()) {
+    throw Error(cat("cannot fold ", block.block_name(),
+                    ": layers between stages do not let a factor of the stream pass"));
+  }
   if (runs ? gains.skip == 1.0 && gains.branch == 1.0 : power_of_two(gains.skip)) return;
   throw Error(cat("cannot fold ", block.block_name(), " with gains skip ", gains.skip, ", branch ",
                   gains.branch, ": accepted are (1, 1) with attention and a power of two without"));
@@ -31,7 +39,7 @@ void rescale_input(LayerNorm& norm, const std::string& name, double scale, Fold&
 }  // namespace
 
 Fold fold_doublings(Model& model) {
-  for (const Block* block : model.blocks()) check_foldable(*block);
+  for (const Block* block : model.blocks()) check_foldable(model, *block);
   Fold fold;
   for (Block* block : model.blocks()) {
     const ResidualGains gains = block->attention_gains();

@@ -77,9 +77,9 @@ at::Tensor window_attention(const at::Tensor& qkv, const AttentionHeads& heads,
                             const at::Tensor& bias) {
   const auto parts = unpack_heads(qkv, heads);
   const double scale = 1.0 / std::sqrt(static_cast<double>(heads.scale_width));
-  at::Tensor logits = at::matmul(parts[0] * scale, parts[1].transpose(-2, -1));
-  const at::Tensor by_image = logits.unflatten(0, {-1, bias.size(0)});
-  logits = (by_image + like(bias, qkv)).flatten(0, 1);
+  const at::Tensor products = at::matmul(parts[0], parts[1].transpose(-2, -1));
+  const at::Tensor logits =
+      at::add(like(bias, qkv), products.unflatten(0, {-1, bias.size(0)}), scale).flatten(0, 1);
   const at::Tensor mixed = at::matmul(logits.softmax(-1), parts[2]);
   return mixed.transpose(1, 2).flatten(2);
 }

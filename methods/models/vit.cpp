@@ -1,10 +1,11 @@
-#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "methods/models/attention.h"
 #include "methods/models/block.h"
+#include "methods/models/focused_attention.h"
+#include "methods/models/initialize.h"
 #include "methods/models/layers.h"
 #include "methods/models/model.h"
 #include "methods/models/ops.h"
@@ -23,6 +24,8 @@ struct Options {
   bool distilled = false;
   double drop_path = 0.0;
   bool drop_path_linear = true;
+  bool focused = false;  ///< linear attention instead of softmax attention
+  FocusedAttentionOptions focus{};
 };
 
 constexpr double kNormEps = 1e-6;
@@ -36,6 +39,18 @@ class PatchEmbed final : public torch::nn::Module {
   std::shared_ptr<Conv2d> proj;
 };
 
+/// Of focused linear attention, the class token takes part in attention and not in the convolution
+/// of the values, as the authors do it in later work: a reconstruction, the paper does not say.
+std::shared_ptr<TokenMixer> make_mixer(const Options& o) {
+  if (!o.focused) return std::make_shared<Attention>(o.dim, o.heads);
+  FocusedAttentionOptions options = o.focus;
+  options.dim = o.dim;
+  options.num_heads = o.heads;
+  options.map_side = o.image_size / o.patch_size;
+  options.prefix_tokens = o.distilled ? 2 : 1;
+  return std::make_shared<FocusedLinearAttention>(options);
+}
+
 class VisionTransformer final : public Model {
  public:
   VisionTransformer(const Options& options, std::int64_t classes);
@@ -45,6 +60,7 @@ class VisionTransformer final : public Model {
     return final_tokens(images, state).select(1, 0);
   }
   std::vector<Block*> blocks() override;
+  std::vector<LayerSite*> layer_sites() override;
   LayerNorm* final_norm() override { return norm_.get(); }
   std::vector<std::string> head_names() const override;
   std::int64_t image_size() const override { return image_size_; }
@@ -83,8 +99,7 @@ VisionTransformer::VisionTransformer(const Options& o, std::int64_t classes)
                              .norm_eps = kNormEps};
     const std::string index = std::to_string(i);
     blocks_.push_back(stack->register_module(
-        index, std::make_shared<Block>(block, "blocks." + index,
-                                       std::make_shared<Attention>(o.dim, o.heads))));
+        index, std::make_shared<Block>(block, "blocks." + index, make_mixer(o))));
   }
   norm_ = register_module("norm", std::make_shared<LayerNorm>(o.dim, kNormEps));
   head_ = register_module("head", std::make_shared<Linear>(o.dim, classes));
@@ -108,6 +123,8 @@ at::Tensor VisionTransformer::final_tokens(const at::Tensor& images, ForwardStat
   state.protected_tokens = prefix_tokens();
   for (const auto& block : blocks_) {
     if (block->reducer()) block->reducer()->begin(state);
+    // Layer attention needs the place of each token.
+    if (block->layer_attention()) state.track_sources = true;
   }
   TokenStream stream{embed(images, state)};
   state.tap("patch_embed", stream.base);
@@ -138,6 +155,12 @@ std::vector<Block*> VisionTransformer::blocks() {
   return result;
 }
 
+std::vector<LayerSite*> VisionTransformer::layer_sites() {
+  std::vector<LayerSite*> result;
+  for (const auto& block : blocks_) result.push_back(block.get());
+  return result;
+}
+
 std::vector<std::string> VisionTransformer::head_names() const {
   if (head_dist_) return {"head", "head_dist"};
   return {"head"};
@@ -148,30 +171,14 @@ std::vector<std::string> VisionTransformer::no_weight_decay() const {
   return {"cls_token", "pos_embed"};
 }
 
-void VisionTransformer::initialize(std::uint64_t seed) {
-  const at::NoGradGuard no_grad;
-  for (auto& item : named_parameters()) {
-    const std::string& name = item.key();
-    at::Tensor& parameter = item.value();
-    if (name.starts_with("patch_embed.")) {
-      // timm 0.3.2 leaves the framework's default here: U(+-1/sqrt(fan_in)), bias too.
-      const auto fan_in = static_cast<double>(patch_embed_->parameters()[0][0].numel());
-      fill_uniform(parameter, seed, name, 1.0 / std::sqrt(fan_in));
-    } else if (name.ends_with(".bias")) {
-      parameter.zero_();
-    } else if (name.ends_with("norm.weight") || name.ends_with("norm1.weight") ||
-               name.ends_with("norm2.weight")) {
-      parameter.fill_(1.0);
-    } else {
-      fill_truncated_normal(parameter, seed, name, 0.02);
-    }
-  }
-}
+void VisionTransformer::initialize(std::uint64_t seed) { initialize_transformer(*this, seed); }
 
 struct Variant {
   std::string_view name;
   std::int64_t image_size, patch_size, dim, heads;
-  bool distilled = false;
+  bool distilled = false, focused = false;
+  /// Settings give its shape.
+  bool free_form() const { return name == "vit" || name == "flatten_vit"; }
 };
 
 constexpr Variant kVariants[] = {
@@ -186,6 +193,10 @@ constexpr Variant kVariants[] = {
     {"deit_small_distilled_patch16_224", 224, 16, 384, 6, true},
     {"deit_base_distilled_patch16_224", 224, 16, 768, 12, true},
     {"deit_base_distilled_patch16_384", 384, 16, 768, 12, true},
+    {"flatten_vit", 32, 4, 192, 3, false, true},
+    {"flatten_deit_tiny_patch16_224", 224, 16, 192, 3, false, true},
+    {"flatten_deit_small_patch16_224", 224, 16, 384, 6, false, true},
+    {"flatten_deit_base_patch16_224", 224, 16, 768, 12, false, true},
 };
 constexpr std::int64_t kDepth = 12;
 constexpr std::string_view kExample =
@@ -219,9 +230,11 @@ ModelBuilder configure(std::string_view name, Params& params) {
             .dim = base.dim,
             .depth = kDepth,
             .heads = base.heads,
-            .distilled = base.distilled};
+            .distilled = base.distilled,
+            .focused = base.focused};
   o.image_size = params.integer("image_size", o.image_size, 1, 4096, "side of the input in pixels");
-  if (name == "vit") read_shape(params, o);
+  if (base.free_form()) read_shape(params, o);
+  if (base.focused) read_focus(params, o.focus);
   o.drop_path = params.number("drop_path", 0.0, 0.0, 0.99, "stochastic depth: largest rate");
   o.drop_path_linear =
       params.choice(
@@ -239,8 +252,20 @@ ModelBuilder configure(std::string_view name, Params& params) {
 
 std::string summary(const Variant& v) {
   if (v.name == "vit") return "vision transformer of any shape";
-  return cat("ViT, width ", v.dim, ", 12 blocks, ", v.heads, " heads, patch ", v.patch_size, " at ",
-             v.image_size, v.distilled ? ", distillation token" : "");
+  if (v.name == "flatten_vit") return "vision transformer of any shape, focused linear attention";
+  return cat(v.focused ? "FLatten-ViT (layout is a reconstruction)" : "ViT", ", width ", v.dim,
+             ", 12 blocks, ", v.heads, " heads, patch ", v.patch_size, " at ", v.image_size,
+             v.distilled ? ", distillation token" : "");
+}
+
+constexpr std::string_view kFocusedWithheld =
+    "linear attention has no logits for sizes of merged tokens, and its convolution needs the map";
+
+std::vector<Slot> offers(const Variant& v) {
+  std::vector<Slot> slots{Slot::TokenMixer, Slot::ResidualGains, Slot::LayerAttention,
+                          Slot::ChannelGroups};
+  if (!v.focused) slots.push_back(Slot::TokenReducer);
+  return slots;
 }
 
 const bool registered = [] {
@@ -250,10 +275,11 @@ const bool registered = [] {
         .summary = summary(v),
         .family = "vit",
         .semantics = 1,
-        .offers = {Slot::TokenMixer, Slot::ResidualGains, Slot::TokenReducer},
+        .offers = offers(v),
+        .withheld = v.focused ? kFocusedWithheld : "",
         .image_size = v.image_size,
         .distilled = v.distilled,
-        .example = v.name == "vit" ? kExample : "",
+        .example = v.free_form() ? kExample : "",
         .configure = configure,
     }};
   }

@@ -52,16 +52,14 @@ ops::AttentionHeads Attention::heads() const {
 
 /// Queries, keys and values of the tokens; queries behind their gate.
 at::Tensor Attention::packed_operands(const at::Tensor& tokens, ForwardState& state) const {
-  const at::Tensor gate = channel_gate(query_key_, state);
-  // Somebody else than the fused attention sends gradients back to qkv.
-  const bool plain = gate.defined() || state.token_mask.defined() || state.want_class_attention;
+  // Where somebody else than the fused attention sends gradients back to qkv.
+  const bool plain = channel_gate(query_key_, state).defined() || state.token_mask.defined() ||
+                     state.want_class_attention;
   const at::Tensor packed =
       ops::linear(tokens, *qkv, state,
                   plain ? ops::BiasGradient::Linear
                         : ops::attention_bias_gradient(tokens.size(1), heads(), state));
-  if (!gate.defined()) return packed;
-  const at::Tensor open = at::ones({packed.size(2) - gate.size(0)}, gate.options());
-  return packed * at::cat({gate, open}).to(packed.scalar_type());
+  return gate_packed_queries(packed, query_key_, state);
 }
 
 /// What an observer of the pass is to know.

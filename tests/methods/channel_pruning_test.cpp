@@ -17,11 +17,13 @@ using test::message_of;
 constexpr const char* kVit =
     "image_size = 16\npatch_size = 4\nembed_dim = 32\ndepth = 3\nnum_heads = 4";
 
-std::shared_ptr<Model> small_vit() {
-  auto model = test::make_model("vit", kVit, 4);
+std::shared_ptr<Model> small_model(const std::string& name, const std::string& settings) {
+  auto model = test::make_model(name, settings, 4);
   model->initialize(1);
   return model;
 }
+
+std::shared_ptr<Model> small_vit() { return small_model("vit", kVit); }
 
 std::unique_ptr<test::MethodContext> context_of(Model& model, std::int64_t epochs) {
   auto context = std::make_unique<test::MethodContext>(model);
@@ -36,8 +38,7 @@ MethodStack stack_of(const std::string& settings) {
 }
 
 /// Applies at once (no epochs) and returns the share of MACs left.
-double share_after(const std::string& settings) {
-  const auto model = small_vit();
+double share_after(const std::string& settings, const std::shared_ptr<Model>& model = small_vit()) {
   const auto context = context_of(*model, 0);
   const double before = static_cast<double>(context->macs());
   MethodStack stack = stack_of(settings);
@@ -78,6 +79,72 @@ TEST(ChannelPruning, HitsItsTargetWhateverDecides) {
     const double target = std::stod(std::string(settings).substr(9, 3));
     EXPECT_LE(share, target) << settings;
     EXPECT_GT(share, target - 0.01) << settings;
+  }
+}
+
+struct Family {
+  const char* name;
+  const char* settings;
+};
+
+const Family kFamilies[] = {
+    {"flatten_vit", kVit},
+    {"swin",
+     "image_size = 16\npatch_size = 2\nembed_dims = [16, 32]\ndepths = [2, 1]\n"
+     "num_heads = [2, 4]\nattention = 'SL'\nwindow = 4"},
+    {"pvt",
+     "image_size = 16\npatch_size = 2\nembed_dims = [16, 32]\ndepths = [1, 1]\n"
+     "num_heads = [1, 2]\nmlp_ratios = [2, 2]\nreductions = [4, 1]\nattention = 'SL'"},
+    {"cswin",
+     "image_size = 16\npatch_size = 2\nembed_dims = [16, 32]\ndepths = [1, 1]\n"
+     "num_heads = [2, 4]\nattention = 'SL'\nstripes = [2, 4]"}};
+
+// Counted costs are what the closed form says, in every family, dense and cut.
+TEST(ChannelPruning, HitsItsTargetInEveryFamily) {
+  for (const Family& family : kFamilies) {
+    for (const char* settings :
+         {"target = 0.7", "target = 0.8\nreweight = 'none'", "target = 0.7\nreweight = 'static'",
+          "target = 0.7\nreweight = 'least_squares'", "target = 0.7\ntie_qkv = true",
+          "target = 0.7\ninit = 'single_channel'\nsimilarity = 'activations'",
+          "target = 0.7\ncriterion = 'taylor'", "target = 0.7\ncriterion = 'magnitude'",
+          "target = 0.7\nhead_balance = 'none'", "target = 0.7\ntie_v_index = true"}) {
+      const double share = share_after(settings, small_model(family.name, family.settings));
+      const double target = std::stod(std::string(settings).substr(9, 3));
+      EXPECT_LE(share, target) << family.name << " " << settings;
+      EXPECT_GT(share, target - 0.01) << family.name << " " << settings;
+    }
+  }
+}
+
+// channel_pruning.md 2.7, 6.11: a channel without any key is the first to go, and everybody starts
+// over the threshold.
+TEST(ChannelPruning, StartsFromTheAttentionMapsOfLinearAttention) {
+  for (const char* init : {"attention", "single_channel"}) {
+    const auto model = small_model("flatten_vit", kVit);
+    {
+      const at::NoGradGuard no_grad;
+      test::fill_wavily(*model, 0.2);
+      auto parameters = model->named_parameters();
+      // Its features are the smallest there are.
+      parameters["blocks.1.attn.qkv.weight"][32 + 8 + 5] = 0.0;
+      parameters["blocks.1.attn.qkv.bias"][32 + 8 + 5] = 0.0;
+      parameters["blocks.1.attn.positional_encoding"].select(2, 8 + 5).fill_(0.0);
+    }
+    const auto context = context_of(*model, 10);
+    MethodStack stack =
+        stack_of(std::string("target = 0.7\nreweight = 'none'\ninit = '") + init + "'");
+    stack.apply(*context);
+    ChannelGates& gates = *model->channel_gates();
+    const at::Tensor queries = gates.scores(3);  // "qk" of block 1
+    EXPECT_EQ(queries[1].argmin().item<std::int64_t>(), 5) << init;
+    for (std::size_t i = 0; i < gates.seats().size(); ++i) {
+      EXPECT_GT((gates.scores(i) * gates.weights(i)).min().item<double>(), 0.5) << i;
+      const bool hidden = i % 3 == 2;
+      const double low = gates.scores(i).min().item<double>(),
+                   high = gates.scores(i).max().item<double>();
+      EXPECT_NEAR(low, hidden ? 1.0 : 0.8, 1e-6);
+      EXPECT_NEAR(high, hidden ? 1.0 : 1.2, 1e-6);
+    }
   }
 }
 

@@ -89,8 +89,26 @@ TEST_P(MaskAndCut, GiveTheSameLogitsInSinglePrecision) {
   EXPECT_LT(largest_difference(logits_of(*cut, images), expected) / size, 1e-4);
 }
 
-// The surgeon's notes say where the gradient of each surviving number lies in the whole parameter.
-TEST_P(MaskAndCut, GiveTheSameGradientsOfWhatSurvives) {
+/// The gradient of the whole parameter from that of what is left of it: parts that came from one
+/// number add up, the rest is 0.
+at::Tensor spread_back(at::Tensor gradient, const Surgeon& surgeon, const std::string& name,
+                       at::IntArrayRef shape) {
+  std::vector<Surgeon::ParameterSlice> slices;
+  std::vector<std::vector<std::int64_t>> shapes{shape.vec()};
+  for (const auto& slice : surgeon.slices()) {
+    if (slice.parameter != name) continue;
+    slices.push_back(slice);
+    shapes.push_back(shapes.back());
+    shapes.back()[static_cast<std::size_t>(slice.axis)] = std::ssize(slice.index);
+  }
+  for (std::size_t i = slices.size(); i-- > 0;) {
+    gradient = at::zeros(shapes[i], gradient.options())
+                   .index_add(slices[i].axis, at::tensor(slices[i].index, at::kLong), gradient);
+  }
+  return gradient;
+}
+
+TEST_P(MaskAndCut, GiveTheSameGradients) {
   const auto masked = make(), cut = make();
   const at::Tensor images = test::wavy_images(3, masked->image_size(), at::kDouble);
   const auto cuts = cuts_of_all_groups(*masked);
@@ -102,17 +120,10 @@ TEST_P(MaskAndCut, GiveTheSameGradientsOfWhatSurvives) {
   cut->forward(images, plain).square().sum().backward();
   const auto whole = masked->named_parameters();
   for (const auto& item : cut->named_parameters()) {
-    at::Tensor expected = whole[item.key()].grad();
-    for (const auto& slice : surgeon.slices()) {
-      if (slice.parameter != item.key()) continue;
-      expected = expected.index_select(slice.axis, at::tensor(slice.index, at::kLong));
-    }
-    ASSERT_EQ(item.value().sizes(), expected.sizes()) << item.key();
-    if (std::string(GetParam().model).starts_with("flatten") &&
-        item.key().find("dwc") != std::string::npos) {
-      continue;  // heads share what each has for itself after the cut
-    }
-    EXPECT_LT(largest_difference(item.value().grad(), expected),
+    const at::Tensor expected = whole[item.key()].grad();
+    const at::Tensor found =
+        spread_back(item.value().grad(), surgeon, item.key(), expected.sizes());
+    EXPECT_LT(largest_difference(found, expected),
               1e-10 * (1.0 + expected.abs().max().item<double>()))
         << item.key();
   }
@@ -131,9 +142,63 @@ TEST_P(MaskAndCut, OnesChangeNoBit) {
   EXPECT_TRUE(at::equal(model->forward(images, state), logits_of(*model, images)));
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, MaskAndCut,
-                         testing::Values(Case{"vit", kVit, "none"}, Case{"vit", kVit, "dynamic"},
-                                         Case{"vit", kVit, "static"}, Case{"vit", kVit, "head"}));
+constexpr const char* kSwin =
+    "image_size = 16\npatch_size = 2\nembed_dims = [16, 32]\ndepths = [2, 1]\nnum_heads = [2, 4]\n"
+    "attention = 'SL'\nwindow = 4";
+constexpr const char* kPvt =
+    "image_size = 16\npatch_size = 2\nembed_dims = [16, 32]\ndepths = [1, 1]\nnum_heads = [1, 2]\n"
+    "mlp_ratios = [2, 2]\nreductions = [4, 1]\nattention = 'SL'";
+constexpr const char* kCswin =
+    "image_size = 16\npatch_size = 2\nembed_dims = [16, 32]\ndepths = [1, 1]\nnum_heads = [2, 4]\n"
+    "attention = 'SL'\nstripes = [2, 4]";
+
+INSTANTIATE_TEST_SUITE_P(
+    Models, MaskAndCut,
+    testing::Values(Case{"vit", kVit, "none"}, Case{"vit", kVit, "dynamic"},
+                    Case{"vit", kVit, "static"}, Case{"vit", kVit, "head"},
+                    Case{"flatten_vit", kVit, "none"}, Case{"flatten_vit", kVit, "dynamic"},
+                    Case{"swin", kSwin, "none"}, Case{"swin", kSwin, "dynamic"},
+                    Case{"pvt", kPvt, "none"}, Case{"pvt", kPvt, "dynamic"},
+                    Case{"cswin", kCswin, "none"}, Case{"cswin", kCswin, "dynamic"}));
+
+std::shared_ptr<Model> small_flatten() {
+  auto model = test::make_model("flatten_vit", kVit, 5);
+  model->to(at::kDouble);
+  model->eval();
+  test::fill_wavily(*model);
+  return model;
+}
+
+/// Zeroes rows of a parameter.
+void zero_rows(Model& model, const std::string& name, const std::vector<std::int64_t>& rows) {
+  const at::NoGradGuard no_grad;
+  model.named_parameters()[name].index_fill_(0, at::tensor(rows, at::kLong), 0.0);
+}
+
+// Negative controls of where gates stand. Queries and keys that are masked before the focusing map
+// leave its epsilon and the positional encoding alive; values that are masked only at the input
+// leave the bias of their convolution.
+TEST(FlattenMask, StandsBehindTheRectifierAndTheConvolution) {
+  const at::Tensor images = test::wavy_images(2, 16, at::kDouble);
+  const auto kept = some_channels(3, 8, 4, 1);
+  std::vector<std::int64_t> early, values;
+  for (std::int64_t i = 0; i < 24; ++i) {
+    if (std::ranges::binary_search(kept, i)) continue;
+    early.push_back(i);
+    early.push_back(24 + i);
+    values.push_back(48 + i);
+  }
+  for (const bool query_key : {true, false}) {
+    const std::vector<KeepChannels> cuts{{0, query_key ? "qk" : "v", kept}};
+    const auto right = small_flatten(), wrong = small_flatten(), cut = small_flatten();
+    const at::Tensor expected = masked_logits(*right, cuts, images);
+    zero_rows(*wrong, "blocks.0.attn.qkv.weight", query_key ? early : values);
+    zero_rows(*wrong, "blocks.0.attn.qkv.bias", query_key ? early : values);
+    cut_all(*cut, cuts);
+    EXPECT_LT(largest_difference(logits_of(*cut, images), expected), 1e-10);
+    EXPECT_GT(largest_difference(logits_of(*wrong, images), expected), 1e-4);
+  }
+}
 
 TEST(Reweight, IsBornAsTheIdentityBitForBit) {
   for (const char* kind : {"dynamic", "static", "head"}) {

@@ -100,6 +100,7 @@ void print_finals(const Printer& printer, const RunDetail& detail) {
   printer.title("results");
   Rows rows;
   for (const FinalInfo& info : detail.finals) {
+    if (shown_as_retrievals(info.metric)) continue;
     rows.push_back({info.metric, info.value ? cat(*info.value) : "none", info.unit,
                     cat("step ", info.step), info.rule});
   }

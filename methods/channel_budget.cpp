@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numeric>
 
+#include <nlohmann/json.hpp>
+
 #include "runner/core/error.h"
 
 namespace ablate {
@@ -138,6 +140,26 @@ double ChannelCosts::total(const std::vector<double>& kept) const {
     sum += term.macs * kept[term.first] * (term.second ? kept[*term.second] : 1.0);
   }
   return sum;
+}
+
+nlohmann::json ChannelCosts::to_json() const {
+  nlohmann::json json{{"fixed", fixed}, {"terms", nlohmann::json::array()}};
+  for (const CostTerm& term : terms) {
+    nlohmann::json seats{term.first};
+    if (term.second) seats.push_back(*term.second);
+    json["terms"].push_back({{"seats", seats}, {"macs", term.macs}});
+  }
+  return json;
+}
+
+ChannelCosts ChannelCosts::from_json(const nlohmann::json& json) {
+  ChannelCosts costs{.fixed = json.at("fixed").get<double>(), .terms = {}};
+  for (const nlohmann::json& term : json.at("terms")) {
+    const auto seats = term.at("seats").get<std::vector<std::size_t>>();
+    costs.terms.push_back({seats.at(0), seats.size() > 1 ? std::optional(seats[1]) : std::nullopt,
+                           term.at("macs").get<double>()});
+  }
+  return costs;
 }
 
 std::vector<double> kept_by(const std::vector<SeatScores>& seats, const SeatWidths& widths) {

@@ -4,6 +4,8 @@
 #include <optional>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "methods/models/channel_scores.h"
 
 namespace ablate {
@@ -30,6 +32,9 @@ struct ChannelCosts {
   std::vector<CostTerm> terms;
 
   double total(const std::vector<double>& kept) const;
+
+  nlohmann::json to_json() const;
+  static ChannelCosts from_json(const nlohmann::json& json);
 };
 
 /// How many channels each head of each seat keeps.

@@ -12,9 +12,6 @@
 namespace ablate::methods::channel_pruning {
 namespace {
 
-constexpr std::int64_t kReweightShare = 16, kLeastReweight = 8;  // hidden units: C / 16, at least 8
-constexpr double kReweightStd = 0.02;
-
 /// Automatic channel pruning (Lee and Hwang, arXiv 2405.20867): a learned score decides for every
 /// hidden channel of attentions and MLPs whether it takes part, under a budget of
 /// multiply-accumulates; then what does not is cut away and the rest trained on.
@@ -48,34 +45,24 @@ class ChannelPruning final : public Method {
   void load(const nlohmann::json& state) override;
 
  private:
-  /// Cost over that of the dense model as a function of counts (of ChannelGates::count_order()).
-  struct CostTensors {
-    at::Tensor linear;     ///< (seats)
-    at::Tensor quadratic;  ///< (seats, seats); undefined without products
-  };
-
   std::int64_t search_steps(const RunLength& run) const;
   static RunLength length_of(const TrainContext& context) {
     return RunLength::of_epochs(context.steps_per_epoch(), context.epochs());
   }
   Seats seats(Surgeon& surgeon) const;
-  void attach_reweighting(TrainContext& context, const Seats& seats);
   void begin_search(TrainContext& context, const Seats& seats);
   void weigh(TrainContext& context, double keep);
   double aimed_at(std::int64_t step, std::int64_t steps) const;
-  void make_tensors(Model& model);
-  at::Tensor penalty(const at::Tensor& excess) const;
   Cut planned(Surgeon& surgeon, const Seats& seats) const;
   void perform(Surgeon& surgeon, const Cut& cut) const;
   void end_search(TrainContext& context);
   void report(TrainContext& context, const Cut& cut) const;
-  void fold_constants(Surgeon& surgeon) const;
 
   Settings settings_;
   bool searching_ = false;
   double dense_ = 0.0;  // multiply-accumulates before
   ChannelCosts costs_;
-  CostTensors tensors_;
+  BudgetPenalty penalty_;
 };
 
 std::int64_t ChannelPruning::search_steps(const RunLength& run) const {
@@ -104,7 +91,7 @@ void ChannelPruning::apply(TrainContext& context) {
     all.push_back(static_cast<double>(sites.front().group->channels()));
   }
   dense_ = before.total(all);
-  attach_reweighting(context, chosen);
+  attach_reweighting(context, chosen, settings_.reweighting);
   costs_ = costs_of(surgeon.model(), chosen, context.macs());
   if (settings_.criterion == Criterion::Indicator) return begin_search(context, chosen);
   const Cut cut = plan_cut(chosen, baseline_scores(context, chosen, settings_), costs_,
@@ -114,30 +101,6 @@ void ChannelPruning::apply(TrainContext& context) {
   }
   perform(surgeon, cut);
   report(context, cut);
-}
-
-void ChannelPruning::attach_reweighting(TrainContext& context, const Seats& seats) {
-  const Reweighting kind = settings_.reweighting;
-  if (kind == Reweighting::None || kind == Reweighting::LeastSquares) return;
-  const std::string name = kind == Reweighting::Dynamic  ? "dynamic"
-                           : kind == Reweighting::Static ? "static"
-                                                         : "head";
-  for (const auto& sites : seats.sites) {
-    for (const ChannelSite& site : sites) {
-      if (site.group->role != ChannelRole::Value) continue;
-      const std::int64_t hidden =
-          kind == Reweighting::Dynamic
-              ? std::max(kLeastReweight, site.group->channels() / kReweightShare)
-              : 0;
-      context.surgeon().apply(AttachReweight{site.place.block, site.place.group, name, hidden});
-    }
-  }
-  if (kind != Reweighting::Dynamic) return;
-  for (auto& item : context.surgeon().model().named_parameters()) {
-    const bool drawn =
-        item.key().find(".reweight_") != std::string::npos && item.key().ends_with(".fc1.weight");
-    if (drawn) fill_truncated_normal(item.value(), context.seed(), item.key(), kReweightStd);
-  }
 }
 
 void ChannelPruning::begin_search(TrainContext& context, const Seats& chosen) {
@@ -183,48 +146,15 @@ void ChannelPruning::between_steps(TrainContext& context) {
   if (due && settings_.similarity.source != SimilaritySource::None) {
     weigh(context, settings_.similarity_decay);
   }
-  if (!tensors_.linear.defined()) make_tensors(model);
-}
-
-void ChannelPruning::make_tensors(Model& model) {
-  const std::vector<std::size_t>& order = model.channel_gates()->count_order();
-  const auto count = static_cast<std::int64_t>(order.size());
-  std::vector<std::int64_t> place(order.size());
-  for (std::size_t i = 0; i < order.size(); ++i) place[order[i]] = static_cast<std::int64_t>(i);
-  at::Tensor linear = at::zeros({count}, at::kDouble), quadratic;
-  for (const CostTerm& term : costs_.terms) {
-    const double share = term.macs / dense_;
-    if (!term.second) {
-      linear[place[term.first]] += share;
-    } else {
-      if (!quadratic.defined()) quadratic = at::zeros({count, count}, at::kDouble);
-      quadratic[place[term.first]][place[*term.second]] += share;
-    }
+  if (!penalty_.defined()) {
+    penalty_ = BudgetPenalty(costs_, dense_, *model.channel_gates(), settings_);
   }
-  const at::TensorOptions options = model.channel_gates()->budget().options();
-  tensors_.linear = linear.to(options);
-  if (quadratic.defined()) tensors_.quadratic = quadratic.to(options);
 }
 
 at::Tensor ChannelPruning::in_step(TrainContext& context, at::Tensor loss) {
   if (!searching_) return loss;
   ChannelGates& gates = *context.surgeon().model().channel_gates();
-  const at::Tensor counts = gates.take_counts();
-  at::Tensor cost = (tensors_.linear * counts).sum() + costs_.fixed / dense_;
-  if (tensors_.quadratic.defined()) {
-    cost = cost + (counts.unsqueeze(1) * tensors_.quadratic * counts.unsqueeze(0)).sum();
-  }
-  const at::Tensor aim = gates.budget();
-  const at::Tensor term = settings_.budget_loss == BudgetLoss::Gmacs
-                              ? ((cost - aim) * (dense_ / 1e9)).square()
-                              : penalty(cost / aim - 1.0);
-  return loss + term * settings_.lambda;
-}
-
-at::Tensor ChannelPruning::penalty(const at::Tensor& excess) const {
-  if (settings_.budget_loss == BudgetLoss::Absolute) return excess.abs();
-  return settings_.budget_loss == BudgetLoss::OneSided ? at::relu(excess).square()
-                                                       : excess.square();
+  return loss + penalty_.of(gates.take_counts(), gates.budget());
 }
 
 /// Where the search is, for curves.
@@ -266,7 +196,7 @@ void ChannelPruning::end_search(TrainContext& context) {
   }
   perform(surgeon, cut);
   searching_ = false;
-  tensors_ = {};
+  penalty_ = {};
   report(context, cut);
 }
 
@@ -288,48 +218,23 @@ void ChannelPruning::report(TrainContext& context, const Cut& cut) const {
   context.event("channels_cut", body);
 }
 
-void ChannelPruning::fold_constants(Surgeon& surgeon) const {
-  if (settings_.reweighting != Reweighting::Static && settings_.reweighting != Reweighting::Head) {
-    return;
-  }
-  for (const ChannelSite& site : channel_sites(surgeon.model(), /*retiring=*/true)) {
-    if (site.group->reweight) surgeon.apply(FoldReweight{site.place.block, site.place.group});
-  }
-}
-
 void ChannelPruning::finalize(Surgeon& surgeon) {
   if (searching_) {
     perform(surgeon, planned(surgeon, seats(surgeon)));
     searching_ = false;
-    tensors_ = {};
+    penalty_ = {};
   }
-  fold_constants(surgeon);
+  fold_reweighting(surgeon);
 }
 
 nlohmann::json ChannelPruning::save() const {
-  nlohmann::json terms = nlohmann::json::array();
-  for (const CostTerm& term : costs_.terms) {
-    nlohmann::json seats{term.first};
-    if (term.second) seats.push_back(*term.second);
-    terms.push_back({{"seats", seats}, {"macs", term.macs}});
-  }
-  return {{"searching", searching_},
-          {"dense_macs", dense_},
-          {"fixed_macs", costs_.fixed},
-          {"terms", terms}};
+  return {{"searching", searching_}, {"dense_macs", dense_}, {"costs", costs_.to_json()}};
 }
 
 void ChannelPruning::load(const nlohmann::json& state) {
   searching_ = state.at("searching").get<bool>();
   dense_ = state.at("dense_macs").get<double>();
-  costs_.fixed = state.at("fixed_macs").get<double>();
-  costs_.terms.clear();
-  for (const auto& term : state.at("terms")) {
-    const auto places = term.at("seats").get<std::vector<std::size_t>>();
-    costs_.terms.push_back({places.at(0),
-                            places.size() > 1 ? std::optional(places[1]) : std::nullopt,
-                            term.at("macs").get<double>()});
-  }
+  costs_ = ChannelCosts::from_json(state.at("costs"));
 }
 
 const Registry<MethodInfo>::Add added{{

@@ -85,9 +85,34 @@ struct Cut {
 Cut plan_cut(const Seats& seats, const SeatValues& scores, const ChannelCosts& costs, double budget,
              const Settings& settings);
 
+/// The budget's term of the loss, for captured steps: what the channels that gates let through
+/// cost, over what is aimed at.
+class BudgetPenalty {
+ public:
+  BudgetPenalty() = default;
+  /// `dense`: multiply-accumulates that shares refer to.
+  BudgetPenalty(const ChannelCosts& costs, double dense, const ChannelGates& gates,
+                const Settings& settings);
+
+  bool defined() const { return linear_.defined(); }
+  /// `counts` in the order of ChannelGates::count_order(), `aim` the share aimed at, ().
+  at::Tensor of(const at::Tensor& counts, const at::Tensor& aim) const;
+
+ private:
+  BudgetLoss loss_ = BudgetLoss::Squared;
+  double lambda_ = 0.0, dense_ = 0.0;
+  double fixed_ = 0.0;    // share of the dense cost
+  at::Tensor linear_;     // (seats), the same for each channel
+  at::Tensor quadratic_;  // (seats, seats) for each pair; undefined without products
+};
+
+/// Puts a reweighting on every group of values among the seats, where the kind is a module.
+void attach_reweighting(TrainContext& context, const Seats& seats, Reweighting kind);
+/// Multiplies constant ones into what reads them.
+void fold_reweighting(Surgeon& surgeon);
+
 /// Before a cut: adds to the layer that reads values what it loses with the channels that go, as
-/// far as those that stay can stand for them over `samples` images (least squares). Gates must be
-/// detached.
+/// far as those that stay can stand for them over `samples` images (least squares).
 void compensate_values(TrainContext& context, const Seats& seats, const Cut& cut,
                        const Settings& settings);
 

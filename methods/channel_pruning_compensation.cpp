@@ -1,9 +1,13 @@
 #include <algorithm>
 
 #include "methods/channel_pruning.h"
+#include "methods/models/reweight.h"
 
 namespace ablate::methods::channel_pruning {
 namespace {
+
+constexpr std::int64_t kReweightShare = 16, kLeastReweight = 8;  // hidden units: C / 16, at least 8
+constexpr double kReweightStd = 0.02;
 
 constexpr double kRidge = 1e-6;  // of the mean diagonal: activations can be linearly dependent
 
@@ -27,6 +31,34 @@ at::Tensor regression(const at::Tensor& gram, const at::Tensor& removed, const a
 }
 
 }  // namespace
+
+void attach_reweighting(TrainContext& context, const Seats& seats, Reweighting kind) {
+  if (kind == Reweighting::None || kind == Reweighting::LeastSquares) return;
+  const bool dynamic = kind == Reweighting::Dynamic;
+  const std::string name = dynamic ? "dynamic" : kind == Reweighting::Static ? "static" : "head";
+  for (const auto& sites : seats.sites) {
+    for (const ChannelSite& site : sites) {
+      if (site.group->role != ChannelRole::Value) continue;
+      const std::int64_t hidden =
+          dynamic ? std::max(kLeastReweight, site.group->channels() / kReweightShare) : 0;
+      context.surgeon().apply(AttachReweight{site.place.block, site.place.group, name, hidden});
+    }
+  }
+  if (!dynamic) return;
+  for (auto& item : context.surgeon().model().named_parameters()) {
+    const bool drawn =
+        item.key().find(".reweight_") != std::string::npos && item.key().ends_with(".fc1.weight");
+    if (drawn) fill_truncated_normal(item.value(), context.seed(), item.key(), kReweightStd);
+  }
+}
+
+void fold_reweighting(Surgeon& surgeon) {
+  for (const ChannelSite& site : channel_sites(surgeon.model(), /*retiring=*/true)) {
+    const auto& module = site.group->reweight;
+    if (!module || !module->constant_factor(*site.group).defined()) continue;
+    surgeon.apply(FoldReweight{site.place.block, site.place.group});
+  }
+}
 
 void compensate_values(TrainContext& context, const Seats& seats, const Cut& cut,
                        const Settings& settings) {

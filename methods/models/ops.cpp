@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "methods/models/fused/fused_ops.h"
+#include "methods/models/padded_heads.h"
 
 namespace ablate::ops {
 namespace {
@@ -81,6 +82,32 @@ bool fusable(std::int64_t tokens, const AttentionHeads& heads, const ForwardStat
   return false;
 }
 
+/// To which the fused attention takes heads when they are padded; 0: it takes none that are so
+/// wide.
+std::int64_t padded_width(std::int64_t tokens, const AttentionHeads& heads) {
+  if constexpr (kFusable) {
+    constexpr std::int64_t kWidths[] = {32, 64};
+    for (const std::int64_t width : kWidths) {
+      const bool fits = heads.query_width <= width && heads.value_width <= width;
+      if (fits && fused::attention_supported(tokens, width)) return width;
+    }
+  }
+  return 0;
+}
+
+/// Heads of which channels were cut: two copies instead of a matrix of all pairs of tokens.
+at::Tensor padded_attention(const at::Tensor& qkv, const AttentionHeads& heads, std::int64_t width,
+                            const at::Tensor& key_bias, ForwardState& state) {
+  if constexpr (kFusable) {
+    const double factor =
+        std::sqrt(static_cast<double>(width) / static_cast<double>(heads.scale_width));
+    const at::Tensor padded = pad_heads(qkv, heads, width, factor);
+    return unpad_values(fused::attention(padded, heads.count, key_bias, {}, *state.fused), heads,
+                        width);
+  }
+  return {};
+}
+
 }  // namespace
 
 at::Tensor attention(const at::Tensor& qkv, const AttentionHeads& heads, const at::Tensor& key_bias,
@@ -90,6 +117,8 @@ at::Tensor attention(const at::Tensor& qkv, const AttentionHeads& heads, const a
       return fused::attention(qkv, heads.count, key_bias, std::exchange(state.deferred_bias, {}),
                               *state.fused);
     }
+    const std::int64_t width = state.fused ? padded_width(qkv.size(1), heads) : 0;
+    if (width > 0) return padded_attention(qkv, heads, width, key_bias, state);
   }
   return plain_attention(qkv, heads, key_bias);
 }

@@ -250,8 +250,8 @@ const Registry<MethodInfo>::Add added{{
     .semantics = 1,
     .phase = Phase::LayerAttention,
     .needs = {Slot::LayerAttention},
-    .conflicts = {"diffrate", "dynamic_vit", "evit", "random_pruning"},
-    .conflict_reason = "layer attention needs the grid of all tokens, and dropped ones leave holes",
+    .conflicts = {},
+    .conflict_reason = "",
     .reconstruction =
         "the paper's text beyond its abstract was not available: how rows are compared, the Beta "
         "quantile mapping, its schedule and what a skipped retrieval leaves are ours",
@@ -260,9 +260,9 @@ const Registry<MethodInfo>::Add added{{
         [] {
           return MethodExample{.model = "resnet20",
                                .params = R"(name = "ela"
-preset = "top_m"
-skip = 3
-ema = 0.5
+q = 1.0
+most_skipped = 1.0
+patience = 1
 warmup_epochs = 1
 freeze_epoch = 1)",
                                .model_params = "image_size = 16",

@@ -67,8 +67,10 @@ const std::vector<Preset>& presets() {
 ControllerSettings read_preset(Params& params) {
   std::vector<std::string> names;
   for (const Preset& preset : presets()) names.emplace_back(preset.name);
-  const std::string name = params.choice(
-      "preset", "ebqm", names, "how layers are chosen: the reconstruction, a reading, a control");
+  const std::string name =
+      params.choice("preset", "ebqm", names,
+                    "how layers are chosen; top_m, random_m, every_other, first_m and last_m take "
+                    "skip, threshold, bqm_rank and ebqm_layer take threshold, random ones draw");
   return std::ranges::find(presets(), name, &Preset::name)->settings;
 }
 

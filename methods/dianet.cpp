@@ -1,5 +1,5 @@
 #include "methods/layer_cell.h"
-#include "methods/layer_maps.h"
+#include "methods/models/layer_maps.h"
 #include "methods/layer_method.h"
 #include "runner/core/params.h"
 

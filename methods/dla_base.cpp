@@ -1,6 +1,6 @@
 #include "methods/dla.h"
-#include "methods/layer_maps.h"
 #include "methods/layer_method.h"
+#include "methods/models/layer_maps.h"
 #include "runner/core/params.h"
 
 namespace ablate::methods::dla_base {
@@ -34,17 +34,18 @@ class DlaBase final : public MrlaBase {
       key = key * unit_->context(key, history);
       factor = factor * unit_->context(history.value_means[i] * factor, history);
     }
-    history.value_means.push_back(pool_channels(history.values.back()));
+    history.value_means.push_back(pool_channels(history.values.back().map));
     history.value_factors.push_back(at::ones_like(history.value_means.back()));
   }
   void advance(const at::Tensor& pooled, LayerHistory& history) override {
     unit_->advance(pooled, history);
   }
-  at::Tensor sum_values(const at::Tensor& weights, const LayerHistory& history) const override {
+  at::Tensor sum_values(const at::Tensor& weights, const ForwardState& state) const override {
+    const LayerHistory& history = *state.layer_history;
     const at::Tensor factors = at::stack(history.value_factors, 2);
     const std::int64_t heads = weights.size(1);
     const at::Tensor of_channels = weights.unsqueeze(2) * factors.unflatten(1, {heads, -1});
-    return weighted_sum(of_channels.flatten(1, 2), history.values);
+    return weighted_sum(of_channels.flatten(1, 2), history.values, state);
   }
 
  private:
@@ -71,8 +72,8 @@ const Registry<MethodInfo>::Add added{{
     .semantics = 1,
     .phase = Phase::LayerAttention,
     .needs = {Slot::LayerAttention},
-    .conflicts = {"diffrate", "dynamic_vit", "evit", "random_pruning"},
-    .conflict_reason = "layer attention needs the grid of all tokens, and dropped ones leave holes",
+    .conflicts = {},
+    .conflict_reason = "",
     .reconstruction =
         "per sample, where the public code takes the state of the first sample for the whole "
         "batch; the state follows a block after its retrieval, which its costs imply",

@@ -1,7 +1,7 @@
 #include <cmath>
 
 #include "methods/dla.h"
-#include "methods/layer_maps.h"
+#include "methods/models/layer_maps.h"
 #include "methods/layer_method.h"
 #include "runner/core/params.h"
 
@@ -77,8 +77,8 @@ const Registry<MethodInfo>::Add added{{
     .semantics = 1,
     .phase = Phase::LayerAttention,
     .needs = {Slot::LayerAttention},
-    .conflicts = {"diffrate", "dynamic_vit", "evit", "random_pruning"},
-    .conflict_reason = "layer attention needs the grid of all tokens, and dropped ones leave holes",
+    .conflicts = {},
+    .conflict_reason = "",
     .reconstruction =
         "per sample, where the public code takes the state of the first sample for the whole "
         "batch; the state follows a block after its retrieval, which its costs imply",

@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "methods/layer_maps.h"
+#include "methods/models/layer_maps.h"
 #include "methods/layer_method.h"
 #include "methods/mrla.h"
 

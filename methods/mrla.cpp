@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "methods/layer_maps.h"
+#include "methods/models/layer_maps.h"
 #include "methods/models/ops.h"
 #include "methods/models/uncounted.h"
 #include "methods/token_merging.h"

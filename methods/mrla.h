@@ -100,7 +100,7 @@ class MrlaBase : public Mrla {
   /// Called after retrieval, with this block's pooled map.
   virtual void advance(const at::Tensor&, LayerHistory&) {}
   /// sum_i weights[.., i] v_i over the cache, weights (B, g, t).
-  virtual at::Tensor sum_values(const at::Tensor& weights, const LayerHistory& history) const;
+  virtual at::Tensor sum_values(const at::Tensor& weights, const ForwardState& state) const;
 
  private:
   at::Tensor retrieve_all(const at::Tensor& query, ForwardState& state) const;
@@ -133,6 +133,8 @@ class MrlaLight : public Mrla {
   virtual void advance(const at::Tensor&, LayerHistory&) {}
 
  private:
+  /// Gate and lambda of each channel, (B, C, 2).
+  at::Tensor channel_weights(const at::Tensor& logits) const;
   void record_logits(const at::Tensor& logits, ForwardState& state) const;
 
   at::Tensor gain_;

@@ -1,7 +1,7 @@
 #include <cmath>
 
-#include "methods/layer_maps.h"
 #include "methods/layer_method.h"
+#include "methods/models/layer_maps.h"
 #include "methods/mrla.h"
 #include "runner/core/params.h"
 
@@ -13,14 +13,14 @@ at::Tensor MrlaBase::retrieve(const at::Tensor& map, const at::Tensor&, ForwardS
   if (skip() == SkipMode::Reuse) return history.retrieved;
   if (skip() == SkipMode::KeepKeys) {
     history.keys.push_back(key_of(pool_channels(map)));
-    history.values.push_back(value_of(map));
+    history.values.push_back(share_map(value_of(map)));
     return {};
   }
   const at::Tensor pooled = pool_channels(map);
   const auto [query, key] = query_and_key(pooled);
   if (skip() == SkipMode::None && wants_shadow(state)) record_shadow(query, key, state);
   history.keys.push_back(key);
-  history.values.push_back(value_of(map));
+  history.values.push_back(share_map(value_of(map)));
   refresh(history);
   history.retrieved =
       skip() == SkipMode::Recur ? recur(query, history) : retrieve_all(query, state);
@@ -28,8 +28,8 @@ at::Tensor MrlaBase::retrieve(const at::Tensor& map, const at::Tensor&, ForwardS
   return history.retrieved;
 }
 
-at::Tensor MrlaBase::sum_values(const at::Tensor& weights, const LayerHistory& history) const {
-  return weighted_sum(weights, history.values);
+at::Tensor MrlaBase::sum_values(const at::Tensor& weights, const ForwardState& state) const {
+  return weighted_sum(weights, state.layer_history->values, state);
 }
 
 at::Tensor MrlaBase::retrieve_all(const at::Tensor& query, ForwardState& state) const {
@@ -46,8 +46,8 @@ at::Tensor MrlaBase::retrieve_all(const at::Tensor& query, ForwardState& state) 
     state.retrievals->retrievals.push_back(
         {.block = block(), .log_row = at::log_softmax(logits, 2), .logits = {}});
   }
-  if (alone) return history.values.front();
-  return sum_values(at::softmax(history.logits, 2), history);
+  if (alone) return history.values.front().map;
+  return sum_values(at::softmax(history.logits, 2), state);
 }
 
 /// With p the weight that the last entry would have beside what was retrieved before.
@@ -60,7 +60,7 @@ at::Tensor MrlaBase::recur(const at::Tensor& query, LayerHistory& history) const
   const at::Tensor p = at::sigmoid(logits - history.log_sum);
   history.log_sum = at::logaddexp(history.log_sum, logits);
   const at::Tensor& before = history.retrieved;
-  return at::lerp(before, history.values.back(), spread_heads(p, before));
+  return at::lerp(before, history.values.back().map, spread_heads(p, before));
 }
 
 at::Tensor MrlaBase::row_logits(const at::Tensor& query,
@@ -118,8 +118,8 @@ const Registry<MethodInfo>::Add added{{
     .semantics = 1,
     .phase = Phase::LayerAttention,
     .needs = {Slot::LayerAttention},
-    .conflicts = {"diffrate", "dynamic_vit", "evit", "random_pruning"},
-    .conflict_reason = "layer attention needs the grid of all tokens, and dropped ones leave holes",
+    .conflicts = {},
+    .conflict_reason = "",
     .reconstruction = "",
     .make = [](Params& params) -> std::unique_ptr<Method> {
       return std::make_unique<LayerMethod>("mrla_base", params, read);

@@ -1,5 +1,5 @@
-#include "methods/layer_maps.h"
 #include "methods/layer_method.h"
+#include "methods/models/layer_maps.h"
 #include "methods/mrla.h"
 #include "runner/core/params.h"
 
@@ -39,11 +39,17 @@ at::Tensor MrlaLight::retrieve(const at::Tensor& map, const at::Tensor& previous
   const at::Tensor logits = logits_of(query, key);
   if (state.retrievals) record_logits(logits, state);
   const at::Tensor value = on_tokens() ? at::gelu(value_of(map)) : value_of(map);
-  history.retrieved = at::addcmul(value * spread_heads(at::sigmoid(logits), value),
-                                  refresh(previous, history).to(value.scalar_type()),
-                                  gain_.to(value.scalar_type()));
+  const at::Tensor before = refresh(previous, history).to(value.scalar_type());
+  history.retrieved = weighted_sum(channel_weights(logits), {{value}, {before}}, state);
   advance(pooled, history);
   return history.retrieved;
+}
+
+at::Tensor MrlaLight::channel_weights(const at::Tensor& logits) const {
+  const std::int64_t batch = logits.size(0);
+  const at::Tensor gates = at::sigmoid(logits).unsqueeze(2).expand({-1, -1, head_dim_}).flatten(1);
+  const at::Tensor gains = gain_.to(gates.scalar_type()).view({1, -1}).expand({batch, -1});
+  return at::stack({gates, gains}, 2);
 }
 
 void MrlaLight::record_shadow(const at::Tensor& query, const at::Tensor& key, ForwardState& state) {
@@ -92,8 +98,8 @@ const Registry<MethodInfo>::Add added{{
     .semantics = 1,
     .phase = Phase::LayerAttention,
     .needs = {Slot::LayerAttention},
-    .conflicts = {"diffrate", "dynamic_vit", "evit", "random_pruning"},
-    .conflict_reason = "layer attention needs the grid of all tokens, and dropped ones leave holes",
+    .conflicts = {},
+    .conflict_reason = "",
     .reconstruction = "",
     .make = [](Params& params) -> std::unique_ptr<Method> {
       return std::make_unique<LayerMethod>("mrla_light", params, read);

@@ -6,15 +6,30 @@
 
 namespace ablate {
 
+/// What sums over a map have left for its gradient: factors of heads (B, g) and upstream gradients.
+struct MapUses : torch::CustomClassHolder {
+  struct Use {
+    at::Tensor weights, upstream;
+    bool fused;
+  };
+  std::vector<Use> list;
+};
+
+/// See share_map() of layer_maps.h; without `uses` sums hand gradients back at once.
+struct SharedMap {
+  at::Tensor map;
+  c10::intrusive_ptr<MapUses> uses{};
+};
+
 /// What the blocks of one group hand to later ones in one pass. Tensors are those that were
 /// computed, none is copied: memory grows by one map a block.
 struct LayerHistory {
   int group = -1;  ///< number of the group's first block; another one starts an empty history
 
   // Cache of multi-head recurrent layer attention.
-  std::vector<at::Tensor> keys;    ///< (B, C) each
-  std::vector<at::Tensor> values;  ///< (B, C, H, W) each
-  at::Tensor retrieved;            ///< (B, C, H, W): the last O
+  std::vector<at::Tensor> keys;   ///< (B, C) each
+  std::vector<SharedMap> values;  ///< (B, C, H, W) each
+  at::Tensor retrieved;           ///< (B, C, H, W): the last O
   // Behind `retrieved`: its query (B, C) and, when it had a choice, its logits (B, g, t); or the
   // logarithm of the sum of their exponentials (B, g), where it was asked for (SkipMode::Recur).
   at::Tensor query, logits, log_sum;

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "methods/layer_maps.h"
+#include "methods/models/layer_maps.h"
 #include "runner/core/params.h"
 #include "tests/core/expect_error.h"
 #include "tests/methods/mrla_support.h"

@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "methods/layer_maps.h"
+#include "methods/models/layer_maps.h"
 #include "runner/core/params.h"
 #include "runner/measure/mac_counter.h"
 #include "tests/methods/mrla_support.h"

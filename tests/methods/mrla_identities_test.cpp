@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "methods/layer_maps.h"
+#include "methods/models/layer_maps.h"
 #include "tests/methods/mrla_support.h"
 
 // When the forms of layer attention, and what stands in for skipped retrievals, are the same.
@@ -83,7 +83,7 @@ TEST(MrlaForms, SoftmaxIsARecurrenceForAStationaryQuery) {
     const auto last = static_cast<std::int64_t>(t);
     const at::Tensor p = row.select(2, last).exp();
     const at::Tensor spread = spread_heads(p, retrieved[t]);
-    const at::Tensor recurrence = (1 - spread) * retrieved[t - 1] + spread * history.values[t];
+    const at::Tensor recurrence = (1 - spread) * retrieved[t - 1] + spread * history.values[t].map;
     EXPECT_LT(largest_difference(retrieved[t], recurrence), 1e-14);
     // Rows agree on what they share, so their divergence is that of the new entry alone.
     const at::Tensor shared = row.narrow(2, 0, last) - at::log1p(-p).unsqueeze(2);
@@ -105,8 +105,9 @@ TEST(MrlaForms, LinearAttentionIsTheGatedRecurrence) {
     for (std::int64_t i = 0; i <= t; ++i) {
       weights.push_back((query * keys[static_cast<std::size_t>(i)].view({2, 2, 4})).sum(2));
     }
-    const std::vector<at::Tensor> so_far(values.begin(), values.begin() + t + 1);
-    const at::Tensor all = weighted_sum(at::stack(weights, 2), so_far);
+    std::vector<SharedMap> so_far;
+    for (std::int64_t i = 0; i <= t; ++i) so_far.push_back({values[static_cast<std::size_t>(i)]});
+    const at::Tensor all = weighted_sum(at::stack(weights, 2), so_far, ForwardState());
     if (t > 0) {
       const at::Tensor& value = values[static_cast<std::size_t>(t)];
       const at::Tensor gated = value * spread_heads(weights.back(), value);
@@ -166,7 +167,7 @@ TEST(SkipMode, ReuseIsOffByNoMoreThanTheDivergenceAllows) {
     const at::Tensor divergence = (before.exp() * (before - shared)).sum(2);
     at::Tensor largest = at::zeros({3, 2}, at::kDouble);
     for (std::size_t i = 0; i <= t; ++i) {
-      largest = at::maximum(largest, head_norms(stage.history->values[i]));
+      largest = at::maximum(largest, head_norms(stage.history->values[i].map));
     }
     const at::Tensor change = head_norms(retrieved[t] - retrieved[t - 1]);
     EXPECT_TRUE((change <= (2 * divergence).sqrt() * largest + 1e-12).all().item<bool>());

@@ -5,7 +5,7 @@
 
 #include <gtest/gtest.h>
 
-#include "methods/layer_maps.h"
+#include "methods/models/layer_maps.h"
 #include "tests/methods/mrla_support.h"
 
 // Fang et al., ICLR 2023: small cases by hand, properties, gradients.
@@ -84,7 +84,9 @@ TEST(MrlaLight, GivesTheGatesAndTheRecurrenceOfTwoBlocks) {
 TEST(MrlaBase, MixesEarlierValuesByRowsThatSumToOne) {
   MrlaStage<MrlaBase> stage(4, 8, 4);
   const auto retrieved = stage.retrieve(wavy_maps(4, 3, 8, 5));
-  const at::Tensor values = at::stack(stage.history->values);
+  std::vector<at::Tensor> maps;
+  for (const SharedMap& value : stage.history->values) maps.push_back(value.map);
+  const at::Tensor values = at::stack(maps);
   for (int t = 1; t < 4; ++t) {
     const at::Tensor row = stage.record.retrievals[static_cast<std::size_t>(t)].log_row.exp();
     EXPECT_EQ(row.sizes(), (std::vector<std::int64_t>{3, 2, t + 1}));
@@ -141,7 +143,7 @@ TEST(MrlaBase, ForgetsOtherStages) {
   auto garbage = std::make_shared<LayerHistory>();
   garbage->group = 77;
   garbage->keys.push_back(at::full({2, 9}, 1e30));
-  garbage->values.push_back(at::full({2, 9, 3, 3}, 1e30));
+  garbage->values.push_back({at::full({2, 9, 3, 3}, 1e30)});
   EXPECT_TRUE(at::equal(logits(nullptr), logits(garbage)));
 }
 

@@ -2,7 +2,8 @@
 
 #include <vector>
 
-#include "runner/torch/torch.h"
+#include "methods/models/layer_history.h"
+#include "methods/models/slots.h"
 
 namespace ablate {
 
@@ -26,8 +27,14 @@ at::Tensor spread_heads(const at::Tensor& factors, const at::Tensor& map);
 /// Factors of channels (B, C) as (B, C, 1, 1) in the type of `map`.
 at::Tensor as_channel_factors(const at::Tensor& factors, const at::Tensor& map);
 
-/// sum_i weights[.., i] maps[i], weights (B, g, t), t >= 1. The maps are not brought together;
-/// backward keeps nothing but them.
-at::Tensor weighted_sum(const at::Tensor& weights, const std::vector<at::Tensor>& maps);
+/// A map that several weighted sums will read. What they would add to its gradient is summed up
+/// once all of them have been through their backward passes, instead of being added up one after
+/// another.
+SharedMap share_map(const at::Tensor& map);
+
+/// sum_i weights[.., i] maps[i], weights (B, g, t), t >= 1. The maps are not brought together.
+/// Fused passes take ours for bfloat16 maps.
+at::Tensor weighted_sum(const at::Tensor& weights, const std::vector<SharedMap>& maps,
+                        const ForwardState& state);
 
 }  // namespace ablate

@@ -2,11 +2,10 @@
 
 #include <utility>
 
+#include "methods/models/drop_path.h"
 #include "methods/models/ops.h"
 #include "methods/models/random_numbers.h"
 #include "runner/core/error.h"
-#include "runner/core/hash.h"
-#include "runner/core/random.h"
 
 namespace ablate {
 
@@ -185,24 +184,7 @@ TokenStream Block::pend(const at::Tensor& x, const at::Tensor& branch, std::stri
 at::Tensor Block::branch_scale(const at::Tensor& like, std::string_view join, double gain,
                                const ForwardState& state) const {
   if (!is_training() || drop_path_ == 0.0) return common_gain(gain, like);
-  // Word p % 4 of the stream's block p / 4 belongs to the sample at position p of the global batch:
-  // what RandomStream(seed, DropPath, name, step) would hand out as its p-th number.
-  const std::uint64_t module = hash64(join);
-  const auto key = philox_key(state.seed, Purpose::DropPath);
-  const auto low = static_cast<std::uint32_t>(module);
-  const auto high = static_cast<std::uint32_t>(module >> 32);
-  const double keep = 1.0 - drop_path_;
-  at::Tensor scale = at::zeros({like.size(0), 1, 1}, at::kDouble);
-  double* data = scale.mutable_data_ptr<double>();
-  for (std::int64_t row = 0; row < like.size(0); ++row) {
-    const auto position = static_cast<std::uint64_t>(state.first_position + row);
-    const auto words = philox4x32({static_cast<std::uint32_t>(position / 4),
-                                   static_cast<std::uint32_t>(state.step), low, high},
-                                  key);
-    const double uniform = static_cast<double>(words[position % 4] >> 8) * 0x1p-24;
-    if (uniform < keep) data[row] = gain / keep;
-  }
-  return scale.to(like.options());
+  return drop_path_scale(join, drop_path_, gain, like.size(0), like.options(), state);
 }
 
 void Block::set_mixer(std::shared_ptr<TokenMixer> mixer) {

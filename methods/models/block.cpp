@@ -96,6 +96,7 @@ TokenStream Block::forward(TokenStream stream, ForwardState& state) {
   state.keys.reset();
   state.class_attention.reset();
   const auto [x, normed] = ops::join_and_norm(stream, *norm2_, state);
+  if (!state.taps.empty()) state.tap(name_ + ".mixed", x);
   stream = pend(x, mlp_->forward(normed, state), ".mlp", {}, state);
   return layer_attention() ? connect(stream, previous, state) : stream;
 }
@@ -160,12 +161,20 @@ bool Block::draws_gains() const {
 
 TokenStream Block::pend_masked(const at::Tensor& x, const at::Tensor& branch,
                                ForwardState& state) const {
-  const auto [skip, probability, mask] = attention_gains_;
+  const std::string join = cat(name_, ".attn");
+  const auto ahead = state.join_numbers.find(join);
+  // In captured steps it moves on the device.
+  ABLATE_CHECK(ahead == state.join_numbers.end() || ahead->second.branch.defined(), join,
+               ": its gain is not on the device");
+  const at::Tensor probability =
+      ahead != state.join_numbers.end()
+          ? ahead->second.branch
+          : at::full({}, attention_gains_.branch, x.options().dtype(at::kDouble));
+  const at::Tensor drawn = draw_mask(attention_gains_.mask, probability, x, join + ".mask", state);
   // The branch by itself as a join adds it, drop-path and the gradient of its bias included.
   const TokenStream pending = pend(at::zeros_like(x), branch, ".attn", attention_gains_, state);
-  const at::Tensor added = ops::join(pending, state) / probability;
-  const at::Tensor drawn = draw_mask(mask, probability, x, cat(name_, ".attn.mask"), state);
-  const double without = (skip - probability) / (1.0 - probability);
+  const at::Tensor added = ops::join(pending, state) / probability.to(x.scalar_type());
+  const double without = attention_gains_.without_branch();
   return {x * (drawn * (1.0 - without) + without) + drawn * added};
 }
 

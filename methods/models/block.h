@@ -14,12 +14,14 @@ namespace ablate {
 /// branch = 0 skips the computation of f altogether; (1, 1) is the plain block bit for bit.
 ///
 /// With a mask and 0 < branch < 1, training draws each number that shares a place of the mask as
-/// the plain join (1, 1) with probability `branch` and as (s, 0) else, where s makes (skip, branch)
-/// the mean of the gains; evaluation uses that mean.
+/// the plain join (1, 1) with probability `branch` and as (without_branch(), 0) else, which makes
+/// (skip, branch) the mean of the gains; evaluation uses that mean.
 struct ResidualGains {
   double skip = 1.0;
   double branch = 1.0;
   GainMask mask = GainMask::None;
+  /// The identity's gain where the branch is masked.
+  double without_branch() const { return (skip - branch) / (1.0 - branch); }
   bool operator==(const ResidualGains&) const = default;
 };
 

@@ -93,7 +93,7 @@ at::Tensor fixed_numbers(std::string_view module, std::int64_t count, const at::
       .narrow(1, 0, count);
 }
 
-at::Tensor draw_mask(GainMask mask, double probability, const at::Tensor& x,
+at::Tensor draw_mask(GainMask mask, const at::Tensor& probability, const at::Tensor& x,
                      std::string_view module, const ForwardState& state) {
   const std::int64_t batch = x.size(0), tokens = x.size(1), channels = x.size(2);
   const std::int64_t drawn_tokens =

@@ -21,7 +21,8 @@ at::Tensor uniform_numbers(const ForwardState& state, std::string_view module, s
 at::Tensor fixed_numbers(std::string_view module, std::int64_t count, const at::Tensor& like);
 
 /// 1 with that probability, else 0, in the type of x (B, N, C) and broadcast to it.
-at::Tensor draw_mask(GainMask mask, double probability, const at::Tensor& x,
+/// `probability`: () double, where x is.
+at::Tensor draw_mask(GainMask mask, const at::Tensor& probability, const at::Tensor& x,
                      std::string_view module, const ForwardState& state);
 
 }  // namespace ablate

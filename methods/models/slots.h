@@ -78,6 +78,7 @@ at::Tensor common_gain(double factor, const at::Tensor& like);
 /// Factors of one residual join, as in TokenStream.
 struct JoinNumbers {
   at::Tensor scale{}, skip{};
+  at::Tensor branch{};  ///< () double: the gain within `scale`, of joins whose gains move
 };
 
 /// What lives for one forward pass: where stochastic layers take their numbers from, and what slots

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 
 #include "methods/models/block.h"
 #include "methods/models/channel_edits.h"
@@ -94,8 +95,10 @@ bool perform(const Place& place, const SetGains& edit) {
     refuse_edit(edit, "a mask draws with a probability between 0 and 1, the branch gain");
   }
   block.set_attention_gains(gains);
-  // Probabilities of masks are constants of a captured step, other gains are not.
-  return masked || old.mask != GainMask::None || (old.branch == 0.0) != (edit.branch == 0.0);
+  if (gains.mask != old.mask) return true;
+  // What a captured step holds besides: whether there is a branch, and what is left without it.
+  if (masked) return std::abs(gains.without_branch() - old.without_branch()) > 1e-9;
+  return (old.branch == 0.0) != (gains.branch == 0.0);
 }
 
 void check_own_mixer(const Block& block, KeyNeed need, const Edit& edit) {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "methods/models/drop_path.h"
 #include "methods/models/edit.h"
 #include "methods/models/model.h"
 #include "methods/models/random_numbers.h"
@@ -18,6 +19,8 @@ namespace ablate {
 namespace {
 
 constexpr double kLambda = 0.3;
+
+at::Tensor probability() { return at::full({}, kLambda, at::kDouble); }
 
 std::shared_ptr<Model> one_block(const std::string& more = "") {
   auto model = test::make_model(
@@ -55,7 +58,8 @@ TEST(GainMask, MixesDenseAndShrunkJoinsPlaceByPlace) {
       Block& block = *model->blocks()[0];
       const at::Tensor dense = mixed(block, x, pass_state());
       Surgeon(*model).apply(SetGains{0, 1.0 + compensation * (1.0 - kLambda), kLambda, mask});
-      const at::Tensor drawn = draw_mask(mask, kLambda, x, "blocks.0.attn.mask", pass_state());
+      const at::Tensor drawn =
+          draw_mask(mask, probability(), x, "blocks.0.attn.mask", pass_state());
       const at::Tensor expected = drawn * dense + (1 - drawn) * (1.0 + compensation) * x;
       EXPECT_LT(test::largest_difference(mixed(block, x, pass_state()), expected), 1e-12);
       EXPECT_GT(drawn.sum().item<double>(), 0.0);
@@ -98,9 +102,27 @@ TEST(GainMask, DropPathTakesTheBranchOutOfTheJoinThatIsDrawn) {
   const at::Tensor dense = mixed(block, x, pass_state());  // with drop-path of this step
   Surgeon(*model).apply(SetGains{0, 1.7, kLambda, GainMask::Token});
   const at::Tensor drawn =
-      draw_mask(GainMask::Token, kLambda, x, "blocks.0.attn.mask", pass_state());
+      draw_mask(GainMask::Token, probability(), x, "blocks.0.attn.mask", pass_state());
   const at::Tensor expected = drawn * dense + (1 - drawn) * 2.0 * x;
   EXPECT_LT(test::largest_difference(mixed(block, x, pass_state()), expected), 1e-12);
+}
+
+// As captured steps have them: numbers of the device take the place of the block's own.
+TEST(GainMask, FollowsNumbersThatWereComputedAhead) {
+  const auto model = one_block("drop_path = 0.6\ndrop_path_mode = 'constant'");
+  Block& block = *model->blocks()[0];
+  const at::Tensor x = tokens_for(6);
+  Surgeon surgeon(*model);
+  surgeon.apply(SetGains{0, 1.4, 0.6, GainMask::Element});
+  const at::Tensor expected = mixed(block, x, pass_state());
+
+  const at::Tensor kept = drop_path_scale("blocks.0.attn", 0.6, 1.0, 6, x.options(), pass_state());
+  surgeon.apply(SetGains{0, 1.7, kLambda, GainMask::Element});  // what the capture saw
+  ForwardState state = pass_state();
+  state.join_numbers["blocks.0.attn"] = {.scale = kept * 0.6,
+                                         .skip = at::full({1, 1, 1}, 1.4, at::kDouble),
+                                         .branch = at::full({}, 0.6, at::kDouble)};
+  EXPECT_LT(test::largest_difference(mixed(block, x, state), expected), 1e-12);
 }
 
 TEST(GainMask, IsAPartOfTheStructure) {
@@ -114,9 +136,14 @@ TEST(GainMask, IsAPartOfTheStructure) {
   EXPECT_EQ(edit_from_json(nlohmann::json::parse(json.dump())), Edit(edit));
   EXPECT_FALSE(to_json(SetGains{0, 1.7, kLambda}).contains("mask"));
   EXPECT_NE(describe(edit).find("drawn by channel"), std::string::npos);
-  // The probability is a constant of captured steps.
+  // Captured steps follow the probability, but not what they do without the branch.
   surgeon.apply(SetGains{0, 1.8, 0.2, GainMask::Channel});
+  EXPECT_EQ(surgeon.generation(), generation);
+  surgeon.apply(SetGains{0, 1.0, 0.2, GainMask::Channel});
   EXPECT_GT(surgeon.generation(), generation);
+  const std::int64_t skipping = surgeon.generation();
+  surgeon.apply(SetGains{0, 1.0, 0.2, GainMask::Token});
+  EXPECT_GT(surgeon.generation(), skipping);
   EXPECT_EQ(surgeon.edits().size(), 1U);
   for (const double branch : {0.0, 1.0}) {
     const std::string refusal = test::message_of<Error>([&] {

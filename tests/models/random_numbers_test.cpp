@@ -76,7 +76,7 @@ TEST(RandomNumbers, MasksHaveThePlacesOfTheirKind) {
                                              {GainMask::Channel, {4, 1, 5}},
                                              {GainMask::Sample, {4, 1, 1}}};
   for (const auto& [mask, shape] : rows) {
-    const at::Tensor drawn = draw_mask(mask, 0.4, x, "m", state);
+    const at::Tensor drawn = draw_mask(mask, at::full({}, 0.4, at::kDouble), x, "m", state);
     EXPECT_EQ(drawn.sizes().vec(), shape) << mask_name(mask);
     const at::Tensor numbers = uniform_numbers(state, "m", 4, drawn.numel() / 4, x).view(shape);
     EXPECT_TRUE(at::equal(drawn != 0, numbers < 0.4)) << mask_name(mask);

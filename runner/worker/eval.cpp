@@ -6,11 +6,11 @@
 
 #include "distributed/communicator.h"
 #include "runner/core/error.h"
-#include "runner/core/files.h"
 #include "runner/train/evaluate.h"
 #include "runner/train/finals.h"
 #include "runner/train/run_data.h"
 #include "runner/worker/data_options.h"
+#include "runner/worker/finished_run.h"
 #include "runner/worker/ranks.h"
 #include "runner/worker/torch_switches.h"
 #include "runner/worker/verb.h"
@@ -30,33 +30,6 @@ struct EvalOptions {
   int threads = 1, loader_threads = 1;
 };
 
-/// out/runs/<id>, or its folder final.
-struct RunFolder {
-  fs::path finals;
-  RunSpec spec;
-};
-
-RunFolder find_run(const fs::path& given) {
-  const fs::path plain = fs::canonical(given);
-  const bool is_final = fs::exists(plain / "structure.json");
-  const fs::path spec = (is_final ? plain.parent_path() : plain) / "spec.json";
-  if (!fs::exists(spec)) {
-    throw SpecError(cat("no file ", spec.string(),
-                        ": expected the folder of a run (out/runs/<id>), which says what data the "
-                        "model was made for"));
-  }
-  return {is_final ? plain : plain / "final", RunSpec::from_json(json::parse(read_file(spec)))};
-}
-
-std::shared_ptr<const Dataset> choose_split(const DatasetSplits& splits, const std::string& name) {
-  if (name == "train") return splits.train;
-  if (name == "test") return splits.test;
-  if (!splits.holdout) {
-    throw SpecError("--split holdout: the run set nothing aside (dataset.holdout = 0)");
-  }
-  return splits.holdout;
-}
-
 json metrics_json(const Evaluation& evaluation) {
   json metrics = json::object();
   for (const TaskMetric& metric : evaluation.metrics) metrics[metric.name] = metric.value;
@@ -74,13 +47,9 @@ void print(const json& report, const Evaluation& evaluation) {
 
 int eval_rank(const EvalOptions& options, Communicator& world) {
   set_torch_switches(options.threads);
-  const RunFolder folder = find_run(options.run);
+  const FinishedRun folder = FinishedRun::find(options.run);
   const RunSpec& spec = folder.spec;
-  Params training_params(spec.training, "run");
-  TrainingOptions training = TrainingOptions::read(training_params);
-  // Any batch gives the same sums; one that divides among the ranks is needed.
-  if (options.batch > 0) training.global_batch = options.batch;
-  training.global_batch = (training.global_batch + world.size() - 1) / world.size() * world.size();
+  const TrainingOptions training = folder.options(options.batch, world.size());
   const RunData data(
       spec, training,
       {.data = parse_data_roots(options.data), .loader_threads = options.loader_threads},

@@ -11,7 +11,7 @@
 namespace ablate {
 namespace {
 
-constexpr ops::AttentionHeads kHeads{
+constexpr ops::AttentionHeads kClassHeads{
     .count = 2, .query_width = 4, .value_width = 4, .scale_width = 4};
 
 at::Tensor packed_rows(std::int64_t batch, std::int64_t tokens) {
@@ -41,7 +41,7 @@ TEST(ClassAttention, IsTheFirstRowOfTheSoftmax) {
   const at::Tensor sizes = at::tensor({1.0, 3.0, 1.0, 2.0, 1.0}, at::kDouble).expand({2, 5});
   for (const bool proportional : {false, true}) {
     const at::Tensor bias = proportional ? sizes.log() : at::Tensor();
-    const at::Tensor rows = ops::class_attention(qkv, kHeads, bias, {});
+    const at::Tensor rows = ops::class_attention(qkv, kClassHeads, bias, {});
     ASSERT_EQ(rows.sizes(), at::IntArrayRef({2, 2, 5}));
     for (std::int64_t sample = 0; sample < 2; ++sample) {
       for (std::int64_t head = 0; head < 2; ++head) {
@@ -61,7 +61,7 @@ TEST(ClassAttention, IsTheFirstRowOfTheSoftmax) {
 
 at::Tensor plain(const at::Tensor& qkv) {
   ForwardState state;
-  return ops::attention(qkv, kHeads, {}, state);
+  return ops::attention(qkv, kClassHeads, {}, state);
 }
 
 // What the epsilon of the published formula may do: 1e-6 of the weights.
@@ -69,7 +69,8 @@ constexpr double kEpsilonEffect = 3e-6;
 
 TEST(MaskedAttention, WithNothingMaskedIsPlainAttention) {
   const at::Tensor qkv = packed_rows(3, 7);
-  const at::Tensor masked = ops::masked_attention(qkv, kHeads, {}, at::ones({3, 7}, at::kDouble));
+  const at::Tensor masked =
+      ops::masked_attention(qkv, kClassHeads, {}, at::ones({3, 7}, at::kDouble));
   EXPECT_LT(test::largest_difference(masked, plain(qkv)), kEpsilonEffect);
 }
 
@@ -77,7 +78,7 @@ TEST(MaskedAttention, OfThoseWhoStayIsAttentionWithoutTheOthers) {
   const at::Tensor qkv = packed_rows(3, 7);
   const at::Tensor stay = at::tensor({0, 2, 3, 6}, at::kLong);
   const at::Tensor mask = at::zeros({3, 7}, at::kDouble).index_fill(1, stay, 1.0);
-  const at::Tensor masked = ops::masked_attention(qkv, kHeads, {}, mask);
+  const at::Tensor masked = ops::masked_attention(qkv, kClassHeads, {}, mask);
   EXPECT_LT(test::largest_difference(masked.index_select(1, stay),
                                      plain(qkv.index_select(1, stay).contiguous())),
             kEpsilonEffect);
@@ -87,8 +88,8 @@ TEST(MaskedAttention, OfThoseWhoStayIsAttentionWithoutTheOthers) {
                                      plain(qkv.index_select(1, own).contiguous()).select(1, 3)),
             kEpsilonEffect);
   EXPECT_LT(test::largest_difference(
-                ops::class_attention(qkv, kHeads, {}, mask).index_select(2, stay),
-                ops::class_attention(qkv.index_select(1, stay).contiguous(), kHeads, {}, {})),
+                ops::class_attention(qkv, kClassHeads, {}, mask).index_select(2, stay),
+                ops::class_attention(qkv.index_select(1, stay).contiguous(), kClassHeads, {}, {})),
             kEpsilonEffect);
 }
 
@@ -98,7 +99,7 @@ TEST(MaskedAttention, HasTheGradientOfItsFormula) {
   const at::Tensor leaf = mask.clone().requires_grad_();
   const at::Tensor upstream = at::arange(40, at::kDouble).cos().view({1, 5, 8});
   const auto value = [&](const at::Tensor& rows, const at::Tensor& at_mask) {
-    return (ops::masked_attention(rows, kHeads, {}, at_mask) * upstream).sum();
+    return (ops::masked_attention(rows, kClassHeads, {}, at_mask) * upstream).sum();
   };
   value(qkv, leaf).backward();
   constexpr double kStep = 1e-6;
@@ -135,7 +136,7 @@ TEST(ClassAttention, ComesFromTheMixerThatIsAskedAndIsAveragedOverHeads) {
   state.want_class_attention = true;
   attention.forward(x, state);
   const at::Tensor expected =
-      ops::class_attention(attention.qkv->forward(x), kHeads, {}, {}).mean(1);
+      ops::class_attention(attention.qkv->forward(x), kClassHeads, {}, {}).mean(1);
   EXPECT_TRUE(at::equal(state.class_attention, expected));
   EXPECT_LT(test::largest_difference(state.class_attention.sum(1), at::ones({2}, at::kDouble)),
             1e-14);

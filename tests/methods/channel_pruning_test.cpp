@@ -14,16 +14,16 @@ namespace {
 using test::largest_difference;
 using test::message_of;
 
-constexpr const char* kVit =
+constexpr const char* kPrunedVit =
     "image_size = 16\npatch_size = 4\nembed_dim = 32\ndepth = 3\nnum_heads = 4";
 
-std::shared_ptr<Model> small_model(const std::string& name, const std::string& settings) {
+std::shared_ptr<Model> model_to_prune(const std::string& name, const std::string& settings) {
   auto model = test::make_model(name, settings, 4);
   model->initialize(1);
   return model;
 }
 
-std::shared_ptr<Model> small_vit() { return small_model("vit", kVit); }
+std::shared_ptr<Model> vit_to_prune() { return model_to_prune("vit", kPrunedVit); }
 
 std::unique_ptr<test::MethodContext> context_of(Model& model, std::int64_t epochs) {
   auto context = std::make_unique<test::MethodContext>(model);
@@ -38,7 +38,8 @@ MethodStack stack_of(const std::string& settings) {
 }
 
 /// Applies at once (no epochs) and returns the share of MACs left.
-double share_after(const std::string& settings, const std::shared_ptr<Model>& model = small_vit()) {
+double share_after(const std::string& settings,
+                   const std::shared_ptr<Model>& model = vit_to_prune()) {
   const auto context = context_of(*model, 0);
   const double before = static_cast<double>(context->macs());
   MethodStack stack = stack_of(settings);
@@ -88,7 +89,7 @@ struct Family {
 };
 
 const Family kFamilies[] = {
-    {"flatten_vit", kVit},
+    {"flatten_vit", kPrunedVit},
     {"swin",
      "image_size = 16\npatch_size = 2\nembed_dims = [16, 32]\ndepths = [2, 1]\n"
      "num_heads = [2, 4]\nattention = 'SL'\nwindow = 4"},
@@ -108,7 +109,7 @@ TEST(ChannelPruning, HitsItsTargetInEveryFamily) {
           "target = 0.7\ninit = 'single_channel'\nsimilarity = 'activations'",
           "target = 0.7\ncriterion = 'taylor'", "target = 0.7\ncriterion = 'magnitude'",
           "target = 0.7\nhead_balance = 'none'", "target = 0.7\ntie_v_index = true"}) {
-      const double share = share_after(settings, small_model(family.name, family.settings));
+      const double share = share_after(settings, model_to_prune(family.name, family.settings));
       const double target = std::stod(std::string(settings).substr(9, 3));
       EXPECT_LE(share, target) << family.name << " " << settings;
       EXPECT_GT(share, target - 0.01) << family.name << " " << settings;
@@ -120,7 +121,7 @@ TEST(ChannelPruning, HitsItsTargetInEveryFamily) {
 // over the threshold.
 TEST(ChannelPruning, StartsFromTheAttentionMapsOfLinearAttention) {
   for (const char* init : {"attention", "single_channel"}) {
-    const auto model = small_model("flatten_vit", kVit);
+    const auto model = model_to_prune("flatten_vit", kPrunedVit);
     {
       const at::NoGradGuard no_grad;
       test::fill_wavily(*model, 0.2);
@@ -149,7 +150,7 @@ TEST(ChannelPruning, StartsFromTheAttentionMapsOfLinearAttention) {
 }
 
 TEST(ChannelPruning, KeepsWidthsThatHardwareLikes) {
-  const auto model = small_vit();
+  const auto model = vit_to_prune();
   const auto context = context_of(*model, 0);
   MethodStack stack = stack_of("target = 0.7\nwidth_multiple = 16");
   stack.apply(*context);
@@ -161,7 +162,7 @@ TEST(ChannelPruning, KeepsWidthsThatHardwareLikes) {
 // The rows of table T2 that leave an ingredient out cut other channels.
 TEST(ChannelPruning, EachIngredientMatters) {
   const auto edits_with = [](const std::string& more) {
-    const auto model = small_vit();
+    const auto model = vit_to_prune();
     const auto context = context_of(*model, 0);
     MethodStack stack = stack_of("target = 0.6\ninit_everywhere = true\n" + more);
     stack.apply(*context);
@@ -194,7 +195,7 @@ TEST(ChannelPruning, RefusesWhatCannotBe) {
 /// One gradient of the loss of a training pass with the method's terms, no task: what the budget
 /// alone pulls.
 TEST(ChannelPruning, BudgetPullsByCostAndWeight) {
-  const auto model = small_vit();
+  const auto model = vit_to_prune();
   model->train();
   const auto context = context_of(*model, 10);
   MethodStack stack = stack_of("target = 0.5\nramp = 0.0\nlambda = 2.0\nreweight = 'none'");
@@ -229,7 +230,7 @@ TEST(ChannelPruning, BudgetPullsByCostAndWeight) {
 }
 
 TEST(ChannelPruning, AimsLowerAndLowerAndThenCuts) {
-  const auto model = small_vit();
+  const auto model = vit_to_prune();
   const auto context = context_of(*model, 10);  // 40 steps, 4 of search
   MethodStack stack = stack_of("target = 0.6\nramp = 0.5");
   stack.apply(*context);
@@ -248,7 +249,7 @@ TEST(ChannelPruning, AimsLowerAndLowerAndThenCuts) {
 // Test 17: predictions after the cut are those of the masked network, when the mask that was
 // learned already meets the budget.
 TEST(ChannelPruning, CutsWhatItsGatesHaveMasked) {
-  const auto model = small_vit();
+  const auto model = vit_to_prune();
   model->to(at::kDouble);
   model->eval();
   const auto context = context_of(*model, 10);
@@ -289,7 +290,7 @@ TEST(ChannelPruning, CutsWhatItsGatesHaveMasked) {
 // The correction makes the outputs after the cut nearer to what they were.
 TEST(ChannelPruning, LeastSquaresBringsTheProjectionNearer) {
   const auto distance = [](const std::string& reweight) {
-    const auto model = small_vit();
+    const auto model = vit_to_prune();
     model->eval();
     test::fill_wavily(*model, 0.2);
     const auto context = context_of(*model, 0);
@@ -304,7 +305,7 @@ TEST(ChannelPruning, LeastSquaresBringsTheProjectionNearer) {
 }
 
 TEST(ChannelPruning, LeavesAttentionsThatWillGoAlone) {
-  const auto model = small_vit();
+  const auto model = vit_to_prune();
   const auto context = context_of(*model, 0);
   context->surgeon().apply(MarkRetiring{1});
   MethodStack stack = stack_of("target = 0.8\nreweight = 'none'");
@@ -316,7 +317,7 @@ TEST(ChannelPruning, LeavesAttentionsThatWillGoAlone) {
   // The budget is that of the network without it.
   context->surgeon().apply(SetGains{1, 2.0, 0.0});
   context->surgeon().apply(RemoveMixer{1});
-  const auto dense = small_vit();
+  const auto dense = vit_to_prune();
   Surgeon surgeon(*dense);
   surgeon.apply(SetGains{1, 2.0, 0.0});
   surgeon.apply(RemoveMixer{1});

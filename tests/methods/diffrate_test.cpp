@@ -16,7 +16,7 @@ using test::apply_method;
 using test::Counts;
 using test::MethodContext;
 
-double cosine(const at::Tensor& a, const at::Tensor& b) {
+double cosine_of(const at::Tensor& a, const at::Tensor& b) {
   return ((a * b).sum() / (a.norm() * b.norm())).item<double>();
 }
 
@@ -41,13 +41,14 @@ TEST(DiffRate, DropsThenMergesByImportance) {
   for (std::size_t i = kMerge; i < kPrune; ++i) {
     std::size_t best = 1;  // never the class token
     for (std::size_t j = 1; j < kMerge; ++j) {
-      if (cosine(x[0][order[i]], x[0][order[j]]) > cosine(x[0][order[i]], x[0][order[best]])) {
+      if (cosine_of(x[0][order[i]], x[0][order[j]]) >
+          cosine_of(x[0][order[i]], x[0][order[best]])) {
         best = j;
       }
     }
     sums[best] += x[0][order[i]];
     members[best] += 1;
-    const double similarity = cosine(x[0][order[i]], x[0][order[best]]);
+    const double similarity = cosine_of(x[0][order[i]], x[0][order[best]]);
     ASSERT_GT(similarity, 0.0) << "the case would not show what is published";
     size[best] += static_cast<double>(order[i] + 1) * similarity;
   }

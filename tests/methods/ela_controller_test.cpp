@@ -44,11 +44,11 @@ std::vector<int> skipped_of(const Controller& controller) {
   return numbers;
 }
 
-const Moments kEight = moments_of({.010, .030, .020, .200, .050, .045, 1.2, 6.0});
+const Moments kEightMoments = moments_of({.010, .030, .020, .200, .050, .045, 1.2, 6.0});
 
 TEST(ElaController, DefaultNeedsTwoDecisionsInARow) {
   Controller controller = controller_of("");
-  controller.observe(kEight);
+  controller.observe(kEightMoments);
   const Decision first = controller.decide(1, false);
   EXPECT_EQ(skipped_of(controller), std::vector<int>{});
   EXPECT_EQ(first.flips, 0);
@@ -56,15 +56,15 @@ TEST(ElaController, DefaultNeedsTwoDecisionsInARow) {
   EXPECT_NEAR(first.fits[0].beta.alpha, 0.7444238146, 1e-9);
   EXPECT_NEAR(first.fits[0].tau, 0.5068319954, 1e-9);
   EXPECT_NEAR(first.score[5].value(), .381767591, 1e-9);
-  controller.observe(kEight);
+  controller.observe(kEightMoments);
   EXPECT_EQ(controller.decide(2, false).flips, 4);
   EXPECT_EQ(skipped_of(controller), (std::vector<int>{1, 2, 3, 6}));
 }
 
 TEST(ElaController, AverageOfEpochsIsWhatDecides) {
   Controller controller = controller_of("ema = 0.5\npatience = 1");
-  controller.observe(kEight);
-  Moments other = kEight;
+  controller.observe(kEightMoments);
+  Moments other = kEightMoments;
   other[0] = moments_of({12.0}).front();
   controller.observe(other);
   EXPECT_DOUBLE_EQ(controller.moments()[0]->mean, 6.005);
@@ -113,7 +113,7 @@ TEST(ElaController, SoftChoicesSkipAsOftenAsScoresSay) {
   constexpr int kEpochs = 2000;
   Decision decision;
   for (int epoch = 1; epoch <= kEpochs; ++epoch) {
-    controller.observe(kEight);
+    controller.observe(kEightMoments);
     decision = controller.decide(epoch, false);
     for (std::size_t i = 0; i < counts.size(); ++i) counts[i] += controller.skipped()[i];
   }
@@ -143,7 +143,7 @@ TEST(ElaController, StagesByThemselves) {
 
 TEST(ElaController, WithoutMeasurementMasksOnlyGrow) {
   Controller controller = controller_of("patience = 1");
-  controller.observe(kEight);
+  controller.observe(kEightMoments);
   controller.decide(1, false);
   ASSERT_TRUE(controller.skipped()[0]);
   Moments rest = moments_of({9, 9, 9, .200, .050, .9, 1.2, 6.0});
@@ -159,11 +159,11 @@ TEST(ElaController, WithoutMeasurementMasksOnlyGrow) {
 
 TEST(ElaController, GoesOnFromItsSavedState) {
   Controller whole = controller_of("");
-  whole.observe(kEight);
+  whole.observe(kEightMoments);
   whole.decide(1, false);
   Controller second = controller_of("");
   second.load(nlohmann::json::parse(whole.save().dump()));
-  Moments other = kEight;
+  Moments other = kEightMoments;
   other[2] = moments_of({0.7}).front();
   for (int epoch = 2; epoch < 5; ++epoch) {
     whole.observe(other);
@@ -177,7 +177,7 @@ TEST(ElaController, GoesOnFromItsSavedState) {
 
 TEST(ElaController, RefusesDivergencesThatAreNone) {
   Controller controller = controller_of("");
-  Moments moments = kEight;
+  Moments moments = kEightMoments;
   moments[3]->mean = std::nan("");
   controller.observe(moments);
   EXPECT_THROW(controller.decide(1, false), Error);
@@ -234,20 +234,20 @@ TEST(ElaSettings, KnowsWhichSettingsGoTogether) {
 // A textbook mapping to a Beta target skips a fixed number; a fit of the same data need not.
 TEST(ElaSettings, PresetsAreTheReadingsTheyAreNamedFor) {
   Controller rank = controller_of("preset = 'bqm_rank'");
-  rank.observe(kEight);
+  rank.observe(kEightMoments);
   rank.decide(1, true);
   // round(8 I(0.2; 2, 5)) = round(2.757): the three smallest.
   EXPECT_EQ(skipped_of(rank), (std::vector<int>{1, 2, 3}));
   Controller plain = controller_of("preset = 'bqm'\nq = 0.3");
-  plain.observe(kEight);
+  plain.observe(kEightMoments);
   plain.decide(1, true);
   EXPECT_EQ(skipped_of(plain), std::vector<int>{}) << "no scale: the quantile is near 0";
   Controller scaled = controller_of("preset = 'bqm'\nq = 0.3\nscale = 'median'");
-  scaled.observe(kEight);
+  scaled.observe(kEightMoments);
   scaled.decide(1, true);
   EXPECT_EQ(skipped_of(scaled), (std::vector<int>{1, 2, 3}));
   Controller layer = controller_of("preset = 'ebqm_layer'\nthreshold = 0.05");
-  layer.observe(kEight);
+  layer.observe(kEightMoments);
   layer.decide(1, true);
   EXPECT_EQ(skipped_of(layer), (std::vector<int>{1, 2, 3, 5, 6})) << "1 - exp(-D) without noise";
 }

@@ -12,6 +12,10 @@ std::vector<BlockTokens> block_tokens(const Structure& structure) {
   if (model->blocks().empty()) {
     throw SpecError(cat("--ideal: ", structure.model.name, " has no transformer blocks"));
   }
+  if (!model->one_stream()) {
+    throw SpecError(cat("--ideal: the blocks of ", structure.model.name,
+                        " differ in width and tokens; models of one stage are accepted"));
+  }
   ForwardState state;
   for (const Block* block : model->blocks()) {
     state.taps[block->block_name() + ".attn"];

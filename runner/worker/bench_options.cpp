@@ -1,5 +1,7 @@
 #include "runner/worker/bench_options.h"
 
+#include <algorithm>
+
 #include <CLI/CLI.hpp>
 
 #include "runner/core/error.h"
@@ -106,6 +108,11 @@ Structure measured_structure(const BenchOptions& options) {
                             ? options.model.structure_with(options.model.methods)
                             : read_structure(options.structure, parse_data_roots(options.data));
   if (options.class_token_block) {
+    const auto& offers = Registry<ModelInfo>::get(structure.model.name).offers;
+    if (std::ranges::find(offers, Slot::TokenReducer) == offers.end()) {
+      throw SpecError(cat("--class-token-block: ", structure.model.name,
+                          " needs all tokens of its last block"));
+    }
     const std::shared_ptr<Model> model = build_model(structure, at::kFloat, 0);
     const int depth = static_cast<int>(std::ssize(model->blocks()));
     Surgeon surgeon(*model);

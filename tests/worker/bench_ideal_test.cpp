@@ -69,13 +69,14 @@ TEST(BenchIdealGpu, MeasuresBranchesUnderEveryProtocol) {
 
 #endif
 
-TEST(BenchIdeal, RefusesModelsWithoutBlocks) {
-  ModelOptions options;
-  options.model = "resnet20";
-  EXPECT_NE(test::message_of<SpecError>([&] {
-              block_tokens(options.structure_with("[]"));
-            }).find("resnet20"),
-            std::string::npos);
+TEST(BenchIdeal, RefusesModelsWithoutBlocksAndThoseOfSeveralStages) {
+  const auto message = [](const char* model) {
+    ModelOptions options;
+    options.model = model;
+    return test::message_of<SpecError>([&] { block_tokens(options.structure_with("[]")); });
+  };
+  EXPECT_NE(message("resnet20").find("resnet20"), std::string::npos);
+  EXPECT_NE(message("swin_micro_a_patch2_32").find("differ in width"), std::string::npos);
 }
 
 TEST(BenchModelOptions, StandInForAStructureFile) {
@@ -97,6 +98,8 @@ TEST(BenchModelOptions, SayWhatGoesTogether) {
   EXPECT_NE(errors({"--model", "vit", "--dtype", "bf16"}).find("--device cuda"), std::string::npos);
   EXPECT_NE(errors({"--model", "vit", "--ideal"}).find("baseline"), std::string::npos);
   EXPECT_NE(errors({"--against-methods", "[]"}).find("--model"), std::string::npos);
+  EXPECT_NE(errors({"--model", "swin_micro_b_patch2_32", "--class-token-block"}).find("all tokens"),
+            std::string::npos);
 }
 
 }  // namespace

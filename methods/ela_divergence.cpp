@@ -1,6 +1,7 @@
 #include "methods/ela_divergence.h"
 
 #include <array>
+#include <cmath>
 #include <limits>
 #include <numbers>
 #include <string>
@@ -74,6 +75,17 @@ bool compares_gates(Divergence kind) {
 
 bool compares_rows(Divergence kind) {
   return kind != Divergence::Bernoulli && kind != Divergence::Categorical;
+}
+
+// By a sum of products, which has float's precision on every device, other than a matrix product.
+at::Tensor log_rows(const at::Tensor& queries, const at::Tensor& keys) {
+  const std::int64_t blocks = queries.size(0);
+  const double scale = std::sqrt(static_cast<double>(queries.size(3)));
+  const at::Tensor products = queries.unsqueeze(3) * keys.permute({1, 2, 0, 3});
+  const at::Tensor later = at::ones({blocks, blocks}, queries.options().dtype(at::kBool))
+                               .triu(1)
+                               .view({blocks, 1, 1, blocks});
+  return (products.sum(4) / scale).masked_fill(later, kAbsent).log_softmax(-1);
 }
 
 at::Tensor row_divergence(Divergence kind, const at::Tensor& previous, const at::Tensor& current) {

@@ -30,6 +30,11 @@ std::string_view divergence_name(Divergence kind);
 bool compares_rows(Divergence kind);
 bool compares_gates(Divergence kind);
 
+/// Logarithms of the rows of all blocks of a stage, (n, B, g, n): softmax of query times key over
+/// sqrt(d), each block against itself and those before it; minus infinity for later ones. Queries
+/// and keys (n, B, g, d).
+at::Tensor log_rows(const at::Tensor& queries, const at::Tensor& keys);
+
 /// Of logarithms of rows (.., n); entries that a row lacks are minus infinity, and `current` has
 /// all of `previous`. Returns (..). Finite for finite entries; no logarithm of a small sum is
 /// taken.

@@ -24,6 +24,28 @@ at::Tensor moments(const at::Tensor& divergences, double clip) {
   return at::stack({valid.to(at::kDouble), value, value.square(), z, z.square()}, 1).sum(2);
 }
 
+/// One part of all retrievals, at least in float: (blocks, ..).
+at::Tensor stack_of(const std::vector<const Retrieval*>& told, at::Tensor Retrieval::*part) {
+  std::vector<at::Tensor> tensors;
+  for (const Retrieval* retrieval : told) {
+    const at::Tensor& own = retrieval->*part;
+    ABLATE_CHECK(own.defined(), "block ", retrieval->block, " told nothing of its retrieval");
+    tensors.push_back(own.to(at::promote_types(own.scalar_type(), at::kFloat)));
+  }
+  return at::stack(tensors);
+}
+
+/// Rows of different length, (blocks, B, g, width).
+at::Tensor padded_rows(const std::vector<const Retrieval*>& told, std::int64_t width) {
+  std::vector<at::Tensor> rows;
+  for (const Retrieval* retrieval : told) {
+    const at::Tensor& row = retrieval->log_row;
+    ABLATE_CHECK(row.defined(), "block ", retrieval->block, " told nothing of its retrieval");
+    rows.push_back(at::constant_pad_nd(row, {0, width - row.size(-1)}, kLogZero));
+  }
+  return at::stack(rows);
+}
+
 }  // namespace
 
 DivergenceSums::DivergenceSums(Divergence kind, bool gates, double clip,
@@ -53,16 +75,22 @@ void DivergenceSums::add(const RetrievalRecord& record) {
 DivergenceSums::Taken DivergenceSums::take(const Stage& stage,
                                            const RetrievalRecord& record) const {
   Taken taken;
-  std::vector<at::Tensor> values;
-  const std::int64_t width = std::ssize(stage.blocks);
+  std::vector<const Retrieval*> told;
   for (const Retrieval& retrieval : record.retrievals) {
     if (std::ranges::find(stage.blocks, retrieval.block) == stage.blocks.end()) continue;
-    const at::Tensor& own = gates_ ? retrieval.logits : retrieval.log_row;
-    ABLATE_CHECK(own.defined(), "block ", retrieval.block, " told nothing of its retrieval");
+    told.push_back(&retrieval);
     taken.blocks.push_back(retrieval.block);
-    values.push_back(gates_ ? own : at::constant_pad_nd(own, {0, width - own.size(-1)}, kLogZero));
   }
-  if (!values.empty()) taken.values = at::stack(values);
+  if (told.empty()) return taken;
+  const std::int64_t width = std::ssize(stage.blocks);
+  if (gates_) {
+    taken.values = stack_of(told, &Retrieval::logits);
+  } else if (record.shadow) {
+    ABLATE_CHECK(std::ssize(told) == width, told.size(), " of ", width, " blocks in a shadow");
+    taken.values = log_rows(stack_of(told, &Retrieval::query), stack_of(told, &Retrieval::key));
+  } else {
+    taken.values = padded_rows(told, width);
+  }
   return taken;
 }
 

@@ -43,8 +43,11 @@ at::Tensor MrlaBase::retrieve_all(const at::Tensor& query, ForwardState& state) 
     const at::NoGradGuard no_grad;
     const at::Tensor logits =
         alone ? logits_of(query, history.keys[0]).unsqueeze(2) : history.logits;
-    state.retrievals->retrievals.push_back(
-        {.block = block(), .log_row = at::log_softmax(logits, 2), .logits = {}});
+    state.retrievals->retrievals.push_back({.block = block(),
+                                            .log_row = at::log_softmax(logits, 2),
+                                            .query = {},
+                                            .key = {},
+                                            .logits = {}});
   }
   if (alone) return history.values.front().map;
   return sum_values(at::softmax(history.logits, 2), state);
@@ -70,12 +73,11 @@ at::Tensor MrlaBase::row_logits(const at::Tensor& query,
 }
 
 void MrlaBase::record_shadow(const at::Tensor& query, const at::Tensor& key, ForwardState& state) {
-  const at::NoGradGuard no_grad;
-  LayerHistory& history = *state.layer_history;
-  history.all_keys.push_back(key.detach());
-  const at::Tensor logits = row_logits(query, history.all_keys);
-  state.retrievals->retrievals.push_back(
-      {.block = block(), .log_row = at::log_softmax(logits, 2), .logits = {}});
+  state.retrievals->retrievals.push_back({.block = block(),
+                                          .log_row = {},
+                                          .query = in_heads(query.detach()),
+                                          .key = in_heads(key.detach()),
+                                          .logits = {}});
 }
 
 std::vector<std::string> MrlaBase::unused(SkipMode mode) const {

@@ -58,7 +58,7 @@ void MrlaLight::record_shadow(const at::Tensor& query, const at::Tensor& key, Fo
 
 void MrlaLight::record_logits(const at::Tensor& logits, ForwardState& state) const {
   state.retrievals->retrievals.push_back(
-      {.block = block(), .log_row = {}, .logits = logits.detach()});
+      {.block = block(), .log_row = {}, .query = {}, .key = {}, .logits = logits.detach()});
 }
 
 std::vector<std::string> MrlaLight::unused(SkipMode mode) const {

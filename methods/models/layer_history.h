@@ -41,24 +41,25 @@ struct LayerHistory {
   // State of a recurrent cell that the group shares.
   at::Tensor hidden, cell;  ///< (B, C)
   at::Tensor of_hidden;  ///< what the cell makes of `hidden`, where it is asked for several times
-
-  /// Keys of all blocks, also of skipped ones, without gradient; only for shadow records.
-  std::vector<at::Tensor> all_keys;
 };
 
 /// What one block retrieved with: constants in float (double in double passes).
 struct Retrieval {
-  int block = 0;       ///< number among Model::layer_sites()
-  at::Tensor log_row;  ///< softmax form: (B, g, t), logarithms of the weights, oldest entry first
-  at::Tensor logits;   ///< gated form: (B, g); the gates are their sigmoids
+  int block = 0;  ///< number among Model::layer_sites()
+  /// Softmax form: (B, g, t), logarithms of the weights, oldest entry first. Not in shadow records,
+  /// whose rows are those of queries against the keys of all blocks of the group so far, so that
+  /// they can be computed at once.
+  at::Tensor log_row;
+  at::Tensor query, key;  ///< of shadow records: (B, g, d)
+  at::Tensor logits;      ///< gated form: (B, g); the gates are their sigmoids
 };
 
 /// Filled by a pass whose ForwardState::retrievals points here, in the order of blocks. Changes
 /// neither outputs nor gradients, parameters or buffers.
 struct RetrievalRecord {
-  /// Whether rows are those that would be if nothing was skipped: skipped blocks then compute key
-  /// and query (no feature maps), and rows are over all blocks of the group so far. Else skipped
-  /// blocks leave no entry, and rows are over what the cache holds.
+  /// Whether it tells what would be retrieved with if nothing was skipped: skipped blocks then
+  /// compute key and query (no feature maps). Else skipped blocks leave no entry, and rows are over
+  /// what the cache holds.
   bool shadow = false;
   std::vector<Retrieval> retrievals;
 };

@@ -9,19 +9,24 @@
 namespace ablate::methods::ela {
 namespace {
 
-/// One stage of four blocks, rows or gate logits in float.
+/// One stage of four blocks in float: queries and keys, or gate logits.
 RetrievalRecord record_on(at::Device device, bool gates) {
-  constexpr std::int64_t kBatch = 16, kGroups = 4;
+  constexpr std::int64_t kBatch = 16, kGroups = 4, kWidth = 8;
   RetrievalRecord record{.shadow = true, .retrievals = {}};
   for (int block = 0; block < 4; ++block) {
-    const std::int64_t width = gates ? 1 : block + 1;
-    const at::Tensor n = at::arange(kBatch * kGroups * width, at::kDouble);
-    const at::Tensor values = (8 * (1.3 * n + block).sin()).view({kBatch, kGroups, width});
-    Retrieval retrieval{.block = block, .log_row = {}, .logits = {}};
+    const at::Tensor n = at::arange(kBatch * kGroups * kWidth, at::kDouble);
+    const auto wave = [&](double frequency) {
+      return (4 * (frequency * n + block).sin())
+          .view({kBatch, kGroups, kWidth})
+          .to(at::kFloat)
+          .to(device);
+    };
+    Retrieval retrieval{.block = block, .log_row = {}, .query = {}, .key = {}, .logits = {}};
     if (gates) {
-      retrieval.logits = values.squeeze(2).to(at::kFloat).to(device);
+      retrieval.logits = wave(1.3).select(2, 0);
     } else {
-      retrieval.log_row = values.to(at::kFloat).log_softmax(-1).to(device);
+      retrieval.query = wave(1.3);
+      retrieval.key = wave(0.4);
     }
     record.retrievals.push_back(retrieval);
   }

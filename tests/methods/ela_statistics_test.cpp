@@ -14,7 +14,7 @@ constexpr std::int64_t kHeads = 2;
 
 /// Rows of two stages of 3 and 2 blocks for these images, each image its own.
 RetrievalRecord row_record(std::int64_t first, std::int64_t images) {
-  RetrievalRecord record{.shadow = true, .retrievals = {}};
+  RetrievalRecord record;
   int block = 0;
   for (const int length : {3, 2}) {
     for (std::int64_t t = 1; t <= length; ++t, ++block) {
@@ -23,8 +23,26 @@ RetrievalRecord row_record(std::int64_t first, std::int64_t images) {
       record.retrievals.push_back(
           {.block = block,
            .log_row = (2 * (n * 1.3 + block).sin()).view({images, kHeads, t}).log_softmax(-1),
+           .query = {},
+           .key = {},
            .logits = {}});
     }
+  }
+  return record;
+}
+
+/// The same stages told by queries and keys.
+RetrievalRecord shadow_record(std::int64_t images) {
+  constexpr std::int64_t kWidth = 4;
+  RetrievalRecord record{.shadow = true, .retrievals = {}};
+  for (int block = 0; block < 5; ++block) {
+    const at::Tensor n = at::arange(images * kHeads * kWidth, at::kDouble);
+    record.retrievals.push_back(
+        {.block = block,
+         .log_row = {},
+         .query = (2 * (0.7 * n + block).sin()).view({images, kHeads, kWidth}),
+         .key = (2 * (1.9 * n - block).cos()).view({images, kHeads, kWidth}),
+         .logits = {}});
   }
   return record;
 }
@@ -35,6 +53,8 @@ RetrievalRecord gate_record(std::int64_t first, std::int64_t images) {
     const at::Tensor n = at::arange(first * kHeads, (first + images) * kHeads, at::kDouble);
     record.retrievals.push_back({.block = block,
                                  .log_row = {},
+                                 .query = {},
+                                 .key = {},
                                  .logits = (2 * (n * 1.1 + block).cos()).view({images, kHeads})});
   }
   return record;
@@ -84,6 +104,29 @@ TEST(ElaStatistics, MeansOverSamplesAndHeads) {
   EXPECT_TRUE(at::allclose(profile.sum(1), at::ones({3}, at::kDouble)));
   EXPECT_TRUE(at::allclose(profile[2], all.retrievals[2].log_row.exp().flatten(0, 1).mean(0)));
   EXPECT_EQ(profile[0][1].item<double>(), 0);
+}
+
+// Rows of queries against the keys of their stage, not of the one before.
+TEST(ElaStatistics, ShadowsAreMadeIntoRows) {
+  DivergenceSums shadows = sums_of(Divergence::Padded), rows = sums_of(Divergence::Padded);
+  const RetrievalRecord told = shadow_record(6);
+  shadows.add(told);
+  RetrievalRecord by_hand;
+  for (std::size_t t = 0; t < told.retrievals.size(); ++t) {
+    std::vector<at::Tensor> logits;
+    for (std::size_t i = t < 3 ? 0 : 3; i <= t; ++i) {
+      logits.push_back((told.retrievals[t].query * told.retrievals[i].key).sum(2) / 2.0);
+    }
+    by_hand.retrievals.push_back({.block = static_cast<int>(t),
+                                  .log_row = at::stack(logits, 2).log_softmax(2),
+                                  .query = {},
+                                  .key = {},
+                                  .logits = {}});
+  }
+  rows.add(by_hand);
+  const auto self = make_self_communicator();
+  EXPECT_TRUE(at::allclose(shadows.gather(*self), rows.gather(*self), 1e-12, 1e-12));
+  EXPECT_GT(read_all(shadows).layers[0]->mean, 0.0);
 }
 
 TEST(ElaStatistics, LargeDivergencesAreCutOffEachByItself) {

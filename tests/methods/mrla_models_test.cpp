@@ -265,26 +265,41 @@ TEST(SkipRetrieval, IsRefusedWhereItMeansNothing) {
 TEST(RetrievalRecord, OfAPassWithSkipsShowsWhatFullRetrievalsWouldBe) {
   const auto model = small_model("vit", "name = 'mrla_base'\ngroup = 5");
   Surgeon surgeon(*model);
-  const auto rows = [&](bool shadow) {
+  const auto record_of = [&](bool shadow) {
     ForwardState state;
     RetrievalRecord record{.shadow = shadow, .retrievals = {}};
     state.retrievals = &record;
     const at::Tensor logits = evaluated(*model, state);
     EXPECT_TRUE(at::equal(logits, evaluated(*model)));
-    std::vector<std::pair<int, std::int64_t>> result;
-    for (const Retrieval& retrieval : record.retrievals) {
+    return record.retrievals;
+  };
+  using Rows = std::vector<std::pair<int, std::int64_t>>;
+  const auto rows = [&] {
+    Rows result;
+    for (const Retrieval& retrieval : record_of(false)) {
       result.emplace_back(retrieval.block, retrieval.log_row.size(2));
     }
     return result;
   };
-  using Rows = std::vector<std::pair<int, std::int64_t>>;
-  const Rows all{{0, 1}, {1, 2}, {2, 3}, {3, 4}, {4, 5}};
-  EXPECT_EQ(rows(false), all);
-  EXPECT_EQ(rows(true), all);
+  EXPECT_EQ(rows(), (Rows{{0, 1}, {1, 2}, {2, 3}, {3, 4}, {4, 5}}));
+  // As long as nothing is skipped, rows are those of queries against keys.
+  const std::vector<Retrieval> own = record_of(false), shadow = record_of(true);
+  ASSERT_EQ(shadow.size(), 5U);
+  for (std::size_t t = 0; t < 5; ++t) {
+    std::vector<at::Tensor> logits;
+    for (std::size_t i = 0; i <= t; ++i) logits.push_back((shadow[t].query * shadow[i].key).sum(2));
+    const double scale = std::sqrt(static_cast<double>(shadow[t].key.size(2)));
+    const at::Tensor row = (at::stack(logits, 2) / scale).log_softmax(2);
+    EXPECT_LT(largest_difference(row, own[t].log_row), 1e-5) << t;
+  }
   surgeon.apply(SkipRetrieval{1, SkipMode::Drop});
   surgeon.apply(SkipRetrieval{3, SkipMode::KeepKeys});
-  EXPECT_EQ(rows(true), all);
-  EXPECT_EQ(rows(false), (Rows{{0, 1}, {2, 2}, {4, 4}}));
+  EXPECT_EQ(rows(), (Rows{{0, 1}, {2, 2}, {4, 4}}));
+  const std::vector<Retrieval> skipping = record_of(true);
+  ASSERT_EQ(skipping.size(), 5U);
+  for (std::size_t t = 0; t < 5; ++t) EXPECT_EQ(skipping[t].block, static_cast<int>(t));
+  // The first block does not know of later ones.
+  EXPECT_TRUE(at::equal(skipping[0].key, shadow[0].key));
 }
 
 TEST(LayerMethod, RefusesStagesAndHeadsThatAreNotThere) {

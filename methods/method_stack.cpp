@@ -23,9 +23,22 @@ void check_needs(const ModelInfo& model, const MethodInfo& method, std::string_v
   for (const Slot slot : method.needs) {
     if (std::ranges::find(model.offers, slot) == model.offers.end()) {
       throw SpecError(cat(where, ": method \"", method.name, "\" needs the slot \"",
-                          slot_name(slot), "\", which model \"", model.name, "\" does not offer"));
+                          slot_name(slot), "\", which model \"", model.name, "\" does not offer",
+                          model.withheld.empty() ? "" : ": ", model.withheld));
     }
   }
+}
+
+/// What the two say of each other, whatever the model.
+std::string declared_conflict(const MethodInfo& a, const MethodInfo& b) {
+  if (b.name < a.name) return declared_conflict(b, a);  // one answer, whoever asks
+  for (const auto& [first, second] : {std::pair{&a, &b}, std::pair{&b, &a}}) {
+    if (std::ranges::find(first->conflicts, second->name) != first->conflicts.end()) {
+      return cat("cannot be combined: ", first->conflict_reason);
+    }
+  }
+  if (a.phase == b.phase && exclusive(a.phase)) return "want the same slot; use one of them";
+  return {};
 }
 
 void check_pair(const MethodInfo& a, const MethodInfo& b, std::string_view where) {
@@ -33,19 +46,28 @@ void check_pair(const MethodInfo& a, const MethodInfo& b, std::string_view where
     throw SpecError(cat(where, ": method \"", a.name,
                         "\" is applied twice (here and by a parent run, or twice here)"));
   }
-  for (const auto& [first, second] : {std::pair{&a, &b}, std::pair{&b, &a}}) {
-    if (std::ranges::find(first->conflicts, second->name) != first->conflicts.end()) {
-      throw SpecError(cat(where, ": methods \"", a.name, "\" and \"", b.name,
-                          "\" cannot be combined: ", first->conflict_reason));
-    }
-  }
-  if (a.phase == b.phase && exclusive(a.phase)) {
-    throw SpecError(cat(where, ": methods \"", a.name, "\" and \"", b.name,
-                        "\" want the same slot; use one of them"));
-  }
+  const std::string conflict = declared_conflict(a, b);
+  if (conflict.empty()) return;
+  throw SpecError(cat(where, ": methods \"", a.name, "\" and \"", b.name, "\" ", conflict));
+}
+
+bool offers_all(const ModelInfo& model, const MethodInfo& method) {
+  return std::ranges::all_of(method.needs, [&](Slot slot) {
+    return std::ranges::find(model.offers, slot) != model.offers.end();
+  });
 }
 
 }  // namespace
+
+std::string pair_conflict(const MethodInfo& a, const MethodInfo& b) {
+  const std::string conflict = declared_conflict(a, b);
+  if (!conflict.empty()) return conflict;
+  for (const std::string& name : Registry<ModelInfo>::names()) {
+    const auto& model = Registry<ModelInfo>::get(name);
+    if (offers_all(model, a) && offers_all(model, b)) return {};
+  }
+  return "have no model with a place for both";
+}
 
 void sort_methods(std::vector<Component>& methods) {
   std::ranges::sort(methods, [](const Component& a, const Component& b) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "methods/method.h"
@@ -16,6 +17,10 @@ void sort_methods(std::vector<Component>& methods);
 /// phase where a slot has one seat. Throws SpecError naming both sides; `where` starts the message.
 void check_methods(const ModelInfo& model, const std::vector<Component>& methods,
                    std::string_view where);
+
+/// Why two registered methods cannot be in one run: a conflict that one of them declares, a slot
+/// with one seat that both want, or no model that has a place for both. Empty when they can.
+std::string pair_conflict(const MethodInfo& a, const MethodInfo& b);
 
 /// The methods of one run in order; all that the trainer talks to. "After" hooks (finalize, the
 /// end of an epoch) run in reverse order.

@@ -34,7 +34,7 @@ TokenStream keep_tokens(const at::Tensor& numbers, const TokenStream& stream, Fo
 inline const std::vector<std::string_view> kFollowTokens{"dla_base", "dla_light", "ela",
                                                          "mrla_base", "mrla_light"};
 inline constexpr std::string_view kDroppedTokens =
-    "layer attention follows every token through the model, and dropped ones have no place";
+    "layer attention needs the grid of all tokens, and dropped ones leave holes";
 
 /// ceil(keep * tokens), as published code rounds.
 std::int64_t kept_tokens(double keep, std::int64_t tokens);

@@ -6,6 +6,7 @@
 #include "results/table_spec.h"
 #include "results/text_grid.h"
 #include "runner/cli/command.h"
+#include "runner/cli/method_pairs.h"
 #include "runner/cli/print_table.h"
 #include "runner/cli/status_view.h"
 #include "runner/cli/store_access.h"
@@ -21,6 +22,7 @@ using Grid = std::vector<std::vector<std::string>>;
 
 struct Options {
   std::string kind, name;
+  bool pairs = false;
 };
 
 void print(const Grid& grid, const char* indent = "") {
@@ -126,8 +128,20 @@ bool print_own(const std::string& kind, const Workspace& workspace) {
   return true;
 }
 
+void print_pairs(const Options& options, const Workspace& workspace) {
+  if (!options.name.empty() || !(options.kind.empty() || options.kind == "methods")) {
+    throw SpecError("list --pairs: shows all methods; leave out what else to list");
+  }
+  const json description = describe_train_program(workspace);
+  for (const std::string& line : pair_lines(description.at("pairs"))) std::cout << line << "\n";
+}
+
 int run(const Options& options, const GlobalOptions& globals) {
   const Workspace workspace = globals.workspace();
+  if (options.pairs) {
+    print_pairs(options, workspace);
+    return 0;
+  }
   if (print_own(options.kind, workspace)) {
     if (options.name.empty()) return 0;
     throw SpecError(cat("list ", options.kind, ": takes no name of an entry"));
@@ -169,6 +183,7 @@ std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
          "methods, models, datasets ..., launch, table, references, sweeps (default: registries)")
       ->type_name("KIND");
   app.add_option("name", options->name, "Show the settings of one")->type_name("NAME");
+  app.add_flag("--pairs", options->pairs, "Which methods can be combined, or why not");
   return [options, &globals] { return run(*options, globals); };
 }
 
@@ -178,6 +193,7 @@ const CommandRegistration added{{
     .summary = "What exists: methods, models, data sets, with their settings; references; sweeps",
     .examples = "  ablate list\n"
                 "  ablate list methods tome       its settings, defaults and bounds\n"
+                "  ablate list --pairs            which methods can be combined\n"
                 "  ablate list launch             settings of [launch]; so also: table\n"
                 "  ablate list references         published numbers that tables can print\n"
                 "  ablate list sweeps\n",

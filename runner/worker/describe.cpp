@@ -5,7 +5,7 @@
 
 #include "datasets/dataset.h"
 #include "datasets/recipe.h"
-#include "methods/method.h"
+#include "methods/method_stack.h"
 #include "runner/core/build_info.h"
 #include "runner/core/error.h"
 #include "runner/core/schedule.h"
@@ -83,6 +83,20 @@ json describe_methods() {
   return list;
 }
 
+/// Each method with those whose names come later: why they cannot be combined, or nothing.
+json describe_pairs() {
+  const std::vector<std::string> names = Registry<MethodInfo>::names();
+  json pairs = json::object();
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    json& others = pairs[names[i]] = json::object();
+    for (std::size_t j = i + 1; j < names.size(); ++j) {
+      others[names[j]] =
+          pair_conflict(Registry<MethodInfo>::get(names[i]), Registry<MethodInfo>::get(names[j]));
+    }
+  }
+  return pairs;
+}
+
 json describe_models() {
   json list = json::array();
   for (const std::string& name : Registry<ModelInfo>::names()) {
@@ -139,6 +153,7 @@ int describe() {
          {"summary", "settings of a run beside its parts"},
          {"params", settings_of(run_example, [](Params& p) { TrainingOptions::read(p); })}}}},
       {"methods", describe_methods()},
+      {"pairs", describe_pairs()},
       {"models", describe_models()},
       {"datasets", describe_datasets()},
       {"tasks", describe_made<TaskInfo>()},

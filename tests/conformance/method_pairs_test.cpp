@@ -118,6 +118,23 @@ TEST_P(MethodPairs, TrainAndComeBackFromCheckpointsAndFinals) {
   EXPECT_EQ(undisturbed.finals.at("macs"), macs);
 }
 
+/// Whether some registered model takes both methods.
+bool some_model_takes(const NamePair& pair) {
+  std::vector<Component> methods;
+  for (const std::string& name : {pair.first, pair.second}) {
+    methods.push_back(test::method_component(test::example_of(name).params));
+  }
+  sort_methods(methods);
+  return std::ranges::any_of(Registry<ModelInfo>::names(), [&](const std::string& model) {
+    try {
+      check_methods(Registry<ModelInfo>::get(model), methods, "pair");
+      return true;
+    } catch (const SpecError&) {
+      return false;
+    }
+  });
+}
+
 std::vector<NamePair> all_pairs() {
   std::vector<NamePair> pairs;
   const std::vector<std::string> names = Registry<MethodInfo>::names();
@@ -125,6 +142,17 @@ std::vector<NamePair> all_pairs() {
     for (std::size_t j = 0; j < i; ++j) pairs.emplace_back(names[j], names[i]);
   }
   return pairs;
+}
+
+// What `ablate list --pairs` prints is what runs are checked by.
+TEST(MethodPairList, TellsWhatRunsAreCheckedBy) {
+  for (const NamePair& pair : all_pairs()) {
+    const auto& a = Registry<MethodInfo>::get(pair.first);
+    const auto& b = Registry<MethodInfo>::get(pair.second);
+    EXPECT_EQ(pair_conflict(a, b).empty(), some_model_takes(pair))
+        << pair.first << ", " << pair.second << ": " << pair_conflict(a, b);
+    EXPECT_EQ(pair_conflict(a, b), pair_conflict(b, a));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, MethodPairs, testing::ValuesIn(all_pairs()), [](const auto& pair) {

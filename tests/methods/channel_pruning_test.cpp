@@ -312,7 +312,9 @@ TEST(ChannelPruning, LeavesAttentionsThatWillGoAlone) {
   stack.apply(*context);
   for (const Edit& edit : context->surgeon().edits()) {
     const auto* cut = std::get_if<KeepChannels>(&edit);
-    if (cut && cut->block == 1) EXPECT_EQ(cut->group, "mlp");
+    if (cut && cut->block == 1) {
+      EXPECT_EQ(cut->group, "mlp");
+    }
   }
   // The budget is that of the network without it.
   context->surgeon().apply(SetGains{1, 2.0, 0.0});

@@ -140,7 +140,8 @@ TEST(TaylorImportance, IsTheSquaredSlopeOfEachImage) {
         gates[channel] = gate;
         state.channel_gates[group] = gates;
         const at::Tensor logits = model->forward(golden_images().narrow(0, image, 1), state);
-        return ops::cross_entropy(logits, {.labels = at::full({1}, image, at::kLong)})
+        return ops::cross_entropy(
+                   logits, {.labels = at::full({1}, image, at::kLong), .other = {}, .mix = {}})
             .item<double>();
       };
       expected += std::pow((loss_at(1 + 1e-4) - loss_at(1 - 1e-4)) / 2e-4, 2);

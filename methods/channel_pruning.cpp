@@ -157,19 +157,21 @@ at::Tensor ChannelPruning::in_step(TrainContext& context, at::Tensor loss) {
   return loss + penalty_.of(gates.take_counts(), gates.budget());
 }
 
-/// Where the search is, for curves.
+/// Where the search is, for curves: what the network costs, and the share of its channels that the
+/// poorest head keeps.
 void ChannelPruning::on_epoch(TrainContext& context, EpochEdge edge) {
   if (!searching_ || edge != EpochEdge::End) return;
   const at::NoGradGuard no_grad;
   ChannelGates& gates = *context.surgeon().model().channel_gates();
+  const std::vector<at::Tensor> each = gates.forward();
   std::vector<double> kept;
-  for (const at::Tensor& gate : gates.forward()) kept.push_back(gate.sum().item<double>());
-  context.metric("channel_pruning/macs", costs_.total(kept) / dense_);
   double least = 1.0;
-  for (std::size_t i = 0; i < kept.size(); ++i) {
-    const ChannelGates::Seat& seat = gates.seats()[i];
-    least = std::min(least, kept[i] / static_cast<double>(seat.heads * seat.width));
+  for (std::size_t i = 0; i < each.size(); ++i) {
+    kept.push_back(each[i].sum().item<double>());
+    const at::Tensor heads = each[i].view({gates.seats()[i].heads, -1});
+    least = std::min(least, heads.mean(1).min().item<double>());
   }
+  context.metric("channel_pruning/macs", costs_.total(kept) / dense_);
   context.metric("channel_pruning/least_kept", least);
 }
 

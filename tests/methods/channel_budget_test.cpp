@@ -53,7 +53,7 @@ TEST(ChannelCosts, AddUpTermsAndProducts) {
                    5000 + 700 * n0 + 450 * n1 + 210 * n2 + 90 * n3 + 11 * n0 * n1);
 }
 
-struct Setting {
+struct SnapSetting {
   HeadBalance balance;
   std::int64_t multiple;
   Allocation allocation;
@@ -62,10 +62,10 @@ struct Setting {
 TEST(Snap, HitsTheBudgetFromBelowByLessThanTheCheapestStep) {
   const auto seats = some_seats();
   const double dense = cost_of(seats, whole(seats));
-  for (const Setting& setting : {Setting{HeadBalance::Shift, 1, Allocation::Global},
-                                 Setting{HeadBalance::Rank, 1, Allocation::Global},
-                                 Setting{HeadBalance::Shift, 8, Allocation::Global},
-                                 Setting{HeadBalance::Shift, 1, Allocation::Uniform}}) {
+  for (const SnapSetting& setting : {SnapSetting{HeadBalance::Shift, 1, Allocation::Global},
+                                     SnapSetting{HeadBalance::Rank, 1, Allocation::Global},
+                                     SnapSetting{HeadBalance::Shift, 8, Allocation::Global},
+                                     SnapSetting{HeadBalance::Shift, 1, Allocation::Uniform}}) {
     GateRule rule;
     rule.balance = setting.balance;
     rule.width_multiple = setting.multiple;

@@ -16,7 +16,7 @@ using test::make_model;
 using test::parameter_count;
 using test::wavy_images;
 
-struct Counts {
+struct PublishedSize {
   const char *model, *method;
   std::int64_t classes, parameters;
   double mega_macs = 0;  ///< of convolutions and linear layers; 0: not looked at
@@ -24,7 +24,7 @@ struct Counts {
 
 // Counted on the public models of the papers (Fang et al., ICLR 2023; Wang et al., IJCAI 2024). Of
 // the softmax form on ImageNet, with the stem of the plain network.
-constexpr Counts kPublished[] = {
+constexpr PublishedSize kPublished[] = {
     {"resnet20", "mrla_base", 10, 230'286, 35.81},
     {"resnet20", "mrla_light", 10, 231'182, 35.81},
     {"resnet56", "mrla_base", 10, 621'046, 93.43},
@@ -50,7 +50,7 @@ constexpr Counts kPublished[] = {
 };
 
 TEST(MrlaModels, HaveThePublishedSizes) {
-  for (const Counts& row : kPublished) {
+  for (const PublishedSize& row : kPublished) {
     SCOPED_TRACE(cat(row.model, " ", row.method, " ", row.classes));
     const auto model = make_model(row.model, "", row.classes);
     apply_methods(*model, {cat("name = '", row.method, "'")});
@@ -139,6 +139,29 @@ TEST(MrlaVit, WorksOnTheGridOfMergedTokens) {
     EXPECT_TRUE(evaluated(*model, state).isfinite().all().item<bool>());
     EXPECT_EQ(state.taps["blocks.1"].size(1), 13);
     EXPECT_EQ(state.layer_history->retrieved.size(2), 4);
+  }
+}
+
+// Attention removed from one block, tokens merged in the others, blocks connected.
+TEST(MrlaVit, GoesWithRemovedAttentionAndMergedTokensTogether) {
+  for (const char* method : {"mrla_base", "mrla_light"}) {
+    const auto model = make_model("vit", kVit, 4);
+    model->initialize(1);
+    apply_methods(*model, {cat("name = '", method, "'"),
+                           "name = 'nose'\nlayers = [2]\ndirect = true", "name = 'tome'\nr = 2"});
+    EXPECT_EQ(model->blocks()[2]->mixer(), nullptr);
+    ForwardState state;
+    model->train();
+    const at::Tensor logits = model->forward(wavy_images(3, 16), state);
+    EXPECT_EQ(state.token_sizes.size(1), 17 - 4 * 2);
+    logits.square().sum().backward();
+    for (const auto& item : model->named_parameters()) {
+      const bool first_query = item.key() == "blocks.0.layer_attention.query" ||
+                               item.key() == "blocks.4.layer_attention.query";
+      const bool last = item.key().starts_with("blocks.4.layer_attention.");
+      if (first_query || last) continue;  // no choice, or behind the class token's last reader
+      EXPECT_TRUE(item.value().grad().defined()) << item.key();
+    }
   }
 }
 

@@ -37,7 +37,7 @@ TEST_F(Cli, EveryCommandHasHelpWithExamples) {
 TEST_F(Cli, AllCommandsOfTheDesignExist) {
   for (const char* name :
        {"sweep", "run", "status", "show", "table", "query", "export", "retry", "skip", "gc",
-        "ingest", "merge", "reindex", "list", "doctor", "completion"}) {
+        "ingest", "merge", "reindex", "list", "doctor", "completion", "analyse"}) {
     EXPECT_TRUE(Registry<Command>::has(name)) << name;
   }
 }
@@ -284,6 +284,38 @@ TEST_F(Cli, ListShowsRegistriesAndSweeps) {
   EXPECT_TRUE(has(run({"list", "table"}).output, "baseline"));
   sweep();
   EXPECT_TRUE(has(run({"list", "sweeps"}).output, "demo"));
+}
+
+TEST_F(Cli, ListShowsWhichMethodsGoTogether) {
+  const CapturedRun pairs = run({"list", "--pairs"});
+  EXPECT_EQ(pairs.output,
+            "a nose\n"
+            "b prune  +\n"
+            "c tome   1  1\n"
+            "         a  b\n"
+            "+ works together\n"
+            "1 dislike it\n")
+      << pairs.errors;
+  EXPECT_EQ(run({"list", "methods", "--pairs"}).output, pairs.output);
+  EXPECT_EQ(run({"list", "models", "--pairs"}).status.code, 2);
+}
+
+TEST_F(Cli, AnalyseDrawsWhatTheWorkerMeasured) {
+  sweep();
+  const CapturedRun alone = run({"analyse", "better seed 0"});
+  ASSERT_EQ(alone.status.code, 0) << alone.errors;
+  EXPECT_TRUE(has(alone.output, "12 images of test")) << alone.output;
+  EXPECT_TRUE(has(alone.output, "better seed 0: attention")) << alone.output;
+  EXPECT_TRUE(has(alone.output, "−1.5    –")) << alone.output;
+  EXPECT_TRUE(has(alone.output, "0.00  1.00")) << alone.output;
+  EXPECT_FALSE(has(alone.output, "with that block")) << alone.output;
+  const CapturedRun both =
+      run({"analyse", "better seed 0", "--against", "dense seed 1", "--transplant"});
+  ASSERT_EQ(both.status.code, 0) << both.errors;
+  EXPECT_TRUE(has(both.output, "dense seed 1: MLP")) << both.output;
+  EXPECT_TRUE(has(both.output, "top1 of better seed 0 (%); its own: 70.0")) << both.output;
+  EXPECT_TRUE(has(both.output, "60.0  65.5")) << both.output;
+  EXPECT_EQ(run({"analyse", "better seed 0", "--transplant"}).status.code, 2);
 }
 
 TEST_F(Cli, DoctorNamesWhatItChecks) {

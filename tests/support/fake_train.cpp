@@ -29,6 +29,7 @@
 #include "runner/core/process.h"
 #include "runner/core/run_paths.h"
 #include "runner/core/run_spec.h"
+#include "tests/support/fake_answers.h"
 
 namespace ablate {
 namespace {
@@ -344,27 +345,19 @@ int bench(const std::vector<std::string>& arguments) {
   return 0;
 }
 
+int say(const json& answer) {
+  std::cout << answer << "\n";
+  return 0;
+}
+
 int dispatch(const std::vector<std::string>& arguments) {
   const std::string verb = arguments.empty() ? "" : arguments[0];
   if (verb == "resolve") return resolve();
   if (verb == "run") return run({arguments.begin() + 1, arguments.end()});
   if (verb == "bench") return bench(arguments);
+  if (verb == "analyse") return say(test::fake_analysis(arguments));
   if (verb == "devices") return devices();
-  if (verb == "describe") {
-    std::cout << json{{"methods",
-                       {{{"name", "nose"},
-                         {"summary", "removes attention"},
-                         {"paper", "p"},
-                         {"phase", "AttentionRemoval"},
-                         {"needs", json::array()},
-                         {"conflicts", json::array()},
-                         {"params", json::array()}}}},
-                      {"models", {{{"name", "fake"}, {"summary", "no model"}}}},
-                      {"datasets", json::array()},
-                      {"build", {{"version", "0"}, {"torch", ""}}}}
-              << "\n";
-    return 0;
-  }
+  if (verb == "describe") return say(test::fake_description());
   std::cerr << "fake_train: unknown verb " << verb << "\n";
   return 2;
 }

@@ -40,6 +40,8 @@ class Ela final : public Method {
   std::string module() const { return gates_ ? "mrla_light" : "mrla_base"; }
   bool measures() const { return settings_.needs_divergences() && !frozen_; }
   std::vector<Candidate> candidates(const std::vector<LayerGroup>& groups) const;
+  void check_places(Model& model) const;
+  void skip_at_once(TrainContext& context);
   void prepare(TrainContext& context);
   void restore_sums(TrainContext& context);
   std::optional<EpochStatistics> take_epoch(TrainContext& context);
@@ -91,13 +93,17 @@ std::vector<Candidate> Ela::candidates(const std::vector<LayerGroup>& groups) co
 }
 
 void Ela::check(const RunOutline& run) const {
-  settings_.plan(run.length.total_steps / run.length.steps_per_epoch);
-  const auto places = candidates(groups_.of(run.base, "methods.ela"));
-  const Choice choice = settings_.controller.choice;
-  const std::int64_t most = most_chosen(choice, places);
+  if (run.length.total_steps > 0)
+    settings_.plan(run.length.total_steps / run.length.steps_per_epoch);
+  check_places(run.base);
+}
+
+void Ela::check_places(Model& model) const {
+  const auto places = candidates(groups_.of(model, "methods.ela"));
+  const std::int64_t most = most_skippable(settings_.controller, places);
   if (most == 0 || settings_.controller.skip > most) {
     throw SpecError(cat("methods.ela: ", std::max<std::int64_t>(settings_.controller.skip, 1),
-                        " layers to skip, but only ", most, " of ", run.base.layer_sites().size(),
+                        " layers to skip, but only ", most, " of ", model.layer_sites().size(),
                         " blocks can be: the first of each stage",
                         settings_.leave_out() == 2 ? " and the second" : "", " always stay"));
   }
@@ -107,7 +113,23 @@ void Ela::apply(TrainContext& context) {
   Surgeon& surgeon = context.surgeon();
   attach_layer_attention(surgeon, groups_.of(surgeon.model(), "methods.ela"), module(),
                          module_settings_, context.seed());
+  check_places(surgeon.model());
+  if (context.epochs() == 0) return skip_at_once(context);
   settings_.plan(context.epochs());
+}
+
+/// Where nothing is trained there is nothing to measure either.
+void Ela::skip_at_once(TrainContext& context) {
+  if (settings_.needs_divergences()) {
+    throw SpecError(
+        "methods.ela: which retrievals are skipped is found in training, and there is none here; "
+        "name them by preset = \"given\" and layers = [...], choose a preset that does not look at "
+        "divergences, or give the final/structure.json of a finished run");
+  }
+  prepare(context);
+  controller_->decide(0, true);
+  apply_mask(context.surgeon());
+  freeze(context);
 }
 
 /// Makes what depends on the model, which a resumed run has only now.

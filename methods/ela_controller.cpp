@@ -13,17 +13,23 @@ namespace ablate::methods::ela {
 namespace {
 
 /// Candidates in the order in which a choice takes them.
-std::vector<std::size_t> order_of(Choice choice, const std::vector<Candidate>& candidates,
-                                  std::uint64_t seed, std::int64_t draw) {
+std::vector<std::size_t> order_of(const ControllerSettings& settings,
+                                  const std::vector<Candidate>& candidates, std::uint64_t seed) {
+  const Choice choice = settings.choice;
   std::vector<std::size_t> order(candidates.size());
   std::iota(order.begin(), order.end(), 0);
   if (choice == Choice::Last) std::ranges::reverse(order);
+  if (choice == Choice::Given) {
+    std::erase_if(order, [&](std::size_t i) {
+      return std::ranges::find(settings.layers, candidates[i].block) == settings.layers.end();
+    });
+  }
   if (choice == Choice::EveryOther) {
     std::erase_if(order, [&](std::size_t i) { return candidates[i].position % 2 == 0; });
   }
   if (choice == Choice::Random && !order.empty()) {
     const Permutation shuffled(order.size(), seed, Purpose::Method,
-                               hash64(cat("ela.random/", draw)));
+                               hash64(cat("ela.random/", settings.draw)));
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = shuffled(i);
   }
   return order;
@@ -36,8 +42,9 @@ nlohmann::json to_json(const std::optional<LayerMoments>& layer) {
 
 }  // namespace
 
-std::int64_t most_chosen(Choice choice, const std::vector<Candidate>& candidates) {
-  return std::ssize(order_of(choice, candidates, 0, 0));
+std::int64_t most_skippable(const ControllerSettings& settings,
+                            const std::vector<Candidate>& candidates) {
+  return std::ssize(order_of(settings, candidates, 0));
 }
 
 Controller::Controller(const ControllerSettings& settings, std::vector<Candidate> candidates,
@@ -69,7 +76,7 @@ Decision Controller::decide(std::int64_t epoch, bool last) {
 }
 
 void Controller::choose_unseen() {
-  std::vector<std::size_t> order = order_of(settings_.choice, candidates_, seed_, settings_.draw);
+  std::vector<std::size_t> order = order_of(settings_, candidates_, seed_);
   if (settings_.skip > 0) {
     ABLATE_CHECK(settings_.skip <= std::ssize(order), settings_.skip, " of ", order.size());
     order.resize(static_cast<std::size_t>(settings_.skip));

@@ -23,8 +23,9 @@ struct Decision {
   std::int64_t flips = 0;                       ///< layers whose state changed
 };
 
-/// The most layers that a choice without divergences can skip.
-std::int64_t most_chosen(Choice choice, const std::vector<Candidate>& candidates);
+/// The most layers that these settings could skip.
+std::int64_t most_skippable(const ControllerSettings& settings,
+                            const std::vector<Candidate>& candidates);
 
 /// Decides which retrievals are skipped, from nothing but its settings, the seed and what it is
 /// told, so that ranks that are told the same decide the same.

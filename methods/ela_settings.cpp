@@ -60,6 +60,7 @@ const std::vector<Preset>& presets() {
       {"every_other", chosen(Choice::EveryOther)},
       {"first_m", chosen(Choice::First)},
       {"last_m", chosen(Choice::Last)},
+      {"given", chosen(Choice::Given)},
   };
   return all;
 }
@@ -67,10 +68,11 @@ const std::vector<Preset>& presets() {
 ControllerSettings read_preset(Params& params) {
   std::vector<std::string> names;
   for (const Preset& preset : presets()) names.emplace_back(preset.name);
-  const std::string name =
-      params.choice("preset", "ebqm", names,
-                    "how layers are chosen; top_m, random_m, every_other, first_m and last_m take "
-                    "skip, threshold, bqm_rank and ebqm_layer take threshold, random ones draw");
+  const std::string name = params.choice(
+      "preset", "ebqm", names,
+      "how layers are chosen; top_m, random_m, every_other, first_m and last_m take "
+      "skip, threshold, bqm_rank and ebqm_layer take threshold, random ones draw, given "
+      "takes layers");
   return std::ranges::find(presets(), name, &Preset::name)->settings;
 }
 
@@ -109,6 +111,13 @@ void read_mapping(Params& params, MappingSettings& mapping) {
 
 /// How many, where the choice takes a number.
 void read_count(Params& params, ControllerSettings& settings) {
+  if (settings.choice == Choice::Given) {
+    settings.layers =
+        params.integers("layers", {}, 0, kMany, "blocks whose retrievals are skipped");
+    if (settings.layers.empty()) params.fail("layers", "nothing to skip: name some blocks");
+    settings.skip = std::ssize(settings.layers);
+    return;
+  }
   const bool every_other = settings.choice == Choice::EveryOther;
   const bool counts = settings.choice != Choice::Mapping || settings.mapping.rule == Rule::Smallest;
   if (!counts) return;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "methods/ela_divergence.h"
 #include "methods/ela_filter.h"
@@ -16,7 +17,7 @@ class Params;
 namespace ablate::methods::ela {
 
 /// How the layers to skip are chosen: by their divergences, or without looking at them.
-enum class Choice { Mapping, Random, EveryOther, First, Last };
+enum class Choice { Mapping, Random, EveryOther, First, Last, Given };
 
 struct ControllerSettings {
   Choice choice = Choice::Mapping;
@@ -26,6 +27,7 @@ struct ControllerSettings {
   bool each_stage = false;  ///< candidates are compared within their stage, else all together
   std::int64_t skip = 0;    ///< layers to skip, of choices that take a number; 0: every other
   std::int64_t draw = 0;    ///< which draw, of random choices
+  std::vector<std::int64_t> layers;  ///< of Choice::Given: numbers of the blocks
 };
 
 /// When what happens, in epochs.

@@ -78,7 +78,9 @@ TEST(ElaController, ControlsSkipTheirNumberWithoutLooking) {
       {"preset = 'last_m'\nskip = 3", {6, 7, 8}},
       // Second, fourth and sixth block of the first stage, second and fourth of the other.
       {"preset = 'every_other'", {1, 3, 5, 6, 8}},
-      {"preset = 'every_other'\nskip = 2", {1, 3}}};
+      {"preset = 'every_other'\nskip = 2", {1, 3}},
+      // Blocks count from 0 and include the first of each stage.
+      {"preset = 'given'\nlayers = [2, 9]", {2, 8}}};
   for (const auto& [toml, expected] : rows) {
     Controller controller = controller_of(toml);
     const Decision decision = controller.decide(0, true);
@@ -86,7 +88,11 @@ TEST(ElaController, ControlsSkipTheirNumberWithoutLooking) {
     EXPECT_EQ(decision.flips, std::ssize(expected));
     EXPECT_TRUE(decision.fits.empty());
   }
-  EXPECT_EQ(most_chosen(Choice::EveryOther, candidates_of({6, 4}, 1)), 5);
+  const auto places = candidates_of({6, 4}, 1);
+  EXPECT_EQ(most_skippable(settings_of("preset = 'every_other'").controller, places), 5);
+  EXPECT_EQ(most_skippable(settings_of("preset = 'given'\nlayers = [0, 2, 7]").controller, places),
+            2)
+      << "the first block of a stage is none";
 }
 
 TEST(ElaController, RandomChoicesFollowSeedAndDrawAlone) {

@@ -287,6 +287,21 @@ TEST(Ela, RevivalLosesNothing) {
   EXPECT_TRUE(at::equal(skipped, test::logits_of(*model, images)));
 }
 
+// Outside training, for benches: masks that are known without measuring.
+TEST(Ela, SkipsAtOnceWhereNothingIsTrained) {
+  const auto apply = [](const std::string& settings) {
+    const auto model = small_resnet();
+    ElaRun run(model, settings, 0);
+    EXPECT_TRUE(run.stack().settled());
+    run.stack().finalize(run.context().surgeon());
+    return run.skipped();
+  };
+  EXPECT_EQ(apply("preset = 'every_other'"), (Numbers{1, 3, 5}));
+  EXPECT_EQ(apply("preset = 'given'\nlayers = [3]"), Numbers{3});
+  EXPECT_THROW(apply(""), SpecError) << "nothing to decide from";
+  EXPECT_THROW(apply("preset = 'given'\nlayers = [2]"), SpecError) << "begins its stage";
+}
+
 TEST(Ela, RefusesRunsInWhichItCannotSkip) {
   const auto refusal = [](const std::string& settings, std::int64_t epochs) {
     const auto model = small_resnet();

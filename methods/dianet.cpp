@@ -74,7 +74,7 @@ const Registry<MethodInfo>::Add added{{
         [] {
           return MethodExample{.model = "resnet20",
                                .params = "name = \"dianet\"",
-                               .model_params = "image_size = 16",
+                               .model_params = "image_size = 8",
                                .idle_params = "name = \"dianet\"\nstages = [3]"};
         },
 }};

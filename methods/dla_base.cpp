@@ -85,7 +85,7 @@ const Registry<MethodInfo>::Add added{{
         [] {
           return MethodExample{.model = "resnet20",
                                .params = "name = \"dla_base\"",
-                               .model_params = "image_size = 16",
+                               .model_params = "image_size = 8",
                                .idle_params = "name = \"dla_base\"\nstages = [3]"};
         },
 }};

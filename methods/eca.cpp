@@ -54,7 +54,7 @@ const Registry<MethodInfo>::Add added{{
         [] {
           return MethodExample{.model = "resnet20",
                                .params = "name = \"eca\"",
-                               .model_params = "image_size = 16",
+                               .model_params = "image_size = 8",
                                .idle_params = "name = \"eca\"\nstages = [3]"};
         },
 }};

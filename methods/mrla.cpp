@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "methods/models/layer_maps.h"
-#include "methods/models/ops.h"
+#include "methods/models/ops_grid.h"
 #include "methods/models/uncounted.h"
 #include "methods/token_merging.h"
 #include "runner/core/error.h"
@@ -109,17 +109,13 @@ void Mrla::record_skipped(const at::Tensor& map, ForwardState& state) {
 at::Tensor Mrla::to_map(const at::Tensor& x, const ForwardState& state) const {
   if (!on_tokens()) return x;
   const at::Tensor tokens = state.sources.defined() ? unmerge(x, state.sources) : x;
-  const at::Tensor patches = tokens.slice(1, state.protected_tokens);
-  const auto side =
-      static_cast<std::int64_t>(std::lround(std::sqrt(static_cast<double>(patches.size(1)))));
-  ABLATE_CHECK(side * side == patches.size(1), patches.size(1), " tokens make no square");
-  return patches.unflatten(1, {side, side}).permute({0, 3, 1, 2});
+  return ops::map_of(tokens.slice(1, state.protected_tokens));
 }
 
 at::Tensor Mrla::from_map(const at::Tensor& map, const at::Tensor& x,
                           const ForwardState& state) const {
   const std::int64_t prefix = state.protected_tokens;
-  at::Tensor tokens = map.permute({0, 2, 3, 1}).flatten(1, 2);
+  at::Tensor tokens = ops::tokens_of(map);
   if (state.sources.defined()) {
     tokens = at::constant_pad_nd(tokens, {0, 0, prefix, 0});
     const MergePlan plan{.positions = state.sources, .tokens = tokens.size(1), .left = x.size(1)};

@@ -108,7 +108,7 @@ const Registry<MethodInfo>::Add added{{
         [] {
           return MethodExample{.model = "resnet20",
                                .params = "name = \"mrla_light\"",
-                               .model_params = "image_size = 16",
+                               .model_params = "image_size = 8",
                                .idle_params = "name = \"mrla_light\"\nstages = [3]"};
         },
 }};

@@ -66,7 +66,7 @@ const Registry<MethodInfo>::Add added{{
         [] {
           return MethodExample{.model = "resnet20",
                                .params = "name = \"se\"",
-                               .model_params = "image_size = 16",
+                               .model_params = "image_size = 8",
                                .idle_params = "name = \"se\"\nstages = [3]"};
         },
 }};

@@ -94,7 +94,7 @@ class AttentiveModel {
   }
 };
 
-double relative(const at::Tensor& value, const at::Tensor& truth) {
+double gradient_error(const at::Tensor& value, const at::Tensor& truth) {
   return ((value - truth).norm() / truth.norm()).item<double>();
 }
 
@@ -114,8 +114,8 @@ TEST_P(LayerAttentionGpu, PlainPassesAreThoseOfTheCpu) {
   AttentiveModel host(GetParam(), at::kCPU), device(GetParam(), gpu_);
   host.pass();
   device.pass();
-  EXPECT_LT(relative(device.logits.to(at::kCPU), host.logits), 1e-4);
-  EXPECT_LT(relative(device.gradient(), host.gradient()), 1e-3);
+  EXPECT_LT(gradient_error(device.logits.to(at::kCPU), host.logits), 1e-4);
+  EXPECT_LT(gradient_error(device.gradient(), host.gradient()), 1e-3);
 }
 
 TEST_P(LayerAttentionGpu, PlainPassesAreCaptured) {
@@ -131,7 +131,7 @@ TEST_P(LayerAttentionGpu, FusedPassesAreAsExactAsBfloat16Allows) {
   fused.fuse();
   truth.pass();
   fused.pass();
-  const double error = relative(fused.gradient(), truth.gradient());
+  const double error = gradient_error(fused.gradient(), truth.gradient());
   std::cout << "relative error of the gradient: " << error << "\n";
   EXPECT_LT(error, 0.05);
 }
@@ -203,9 +203,9 @@ TEST_P(WeightedSumGpu, IsThatOfTheCpu) {
     return at::cat(flat);
   };
   const at::Tensor truth = run(at::kCPU, at::kDouble, false);
-  EXPECT_LT(relative(run(gpu_, at::kFloat, true), truth), 1e-5);
-  EXPECT_LT(relative(run(gpu_, at::kFloat, false), truth), 1e-5);
-  EXPECT_LT(relative(run(gpu_, at::kBFloat16, true), truth), 0.02);
+  EXPECT_LT(gradient_error(run(gpu_, at::kFloat, true), truth), 1e-5);
+  EXPECT_LT(gradient_error(run(gpu_, at::kFloat, false), truth), 1e-5);
+  EXPECT_LT(gradient_error(run(gpu_, at::kBFloat16, true), truth), 0.02);
 }
 
 INSTANTIATE_TEST_SUITE_P(One, WeightedSumGpu, testing::Values(Setting{}));

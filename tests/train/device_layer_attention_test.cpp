@@ -16,12 +16,12 @@ namespace ablate {
 namespace {
 
 /// Losses and final weights of some captured steps of a small network with a method in it.
-struct Trained {
+struct TrainedSteps {
   std::vector<double> losses;
   at::Tensor weights;
 };
 
-Trained train_connected(const char* method, bool fused, kernels::GemmChoices& choices) {
+TrainedSteps train_connected(const char* method, bool fused, kernels::GemmChoices& choices) {
   const auto model = test::make_model("resnet20", "image_size = 16", 10, /*bn_group=*/4);
   model->initialize(3);
   test::MethodContext context(*model);
@@ -49,7 +49,7 @@ Trained train_connected(const char* method, bool fused, kernels::GemmChoices& ch
                    .seed = 7,
                    .fused = fused,
                    .choices = choices});
-  Trained result;
+  TrainedSteps result;
   for (std::int64_t i = 0; i < 20; ++i) {
     step.load(0, inputs);
     step.enqueue({.step = i, .lr = 0.02});
@@ -70,8 +70,8 @@ TEST(DeviceLayerAttentionGpu, CapturedStepsLearnAndRepeatBitForBit) {
     for (const bool fused : {true, false}) {
       SCOPED_TRACE(cat(method, fused ? ", fused" : ", plain"));
       kernels::GemmChoices choices;
-      const Trained first = train_connected(method, fused, choices);
-      const Trained again = train_connected(method, fused, choices);
+      const TrainedSteps first = train_connected(method, fused, choices);
+      const TrainedSteps again = train_connected(method, fused, choices);
       EXPECT_LT(first.losses.back(), 0.8 * first.losses.front());
       EXPECT_EQ(first.losses, again.losses);
       EXPECT_TRUE(at::equal(first.weights, again.weights));

@@ -4,6 +4,8 @@
 #include <memory>
 #include <utility>
 
+#include <nlohmann/json.hpp>
+
 #include "datasets/dataset.h"
 #include "datasets/recipe.h"
 #include "methods/method_stack.h"
@@ -24,8 +26,9 @@ namespace {
 
 class Resolver {
  public:
-  Resolver(const Value& draft, const std::vector<DraftParent>& parents, const DataRoots& roots)
-      : run_(draft, "run"), parents_(parents), roots_(roots) {}
+  Resolver(const Value& draft, const std::vector<DraftParent>& parents, const DataRoots& roots,
+           OpenedDatasets& opened)
+      : run_(draft, "run"), parents_(parents), roots_(roots), opened_(opened) {}
 
   ResolvedRun resolve(int ranks) {
     const TrainingOptions options = TrainingOptions::read(run_);
@@ -79,12 +82,26 @@ class Resolver {
       throw SpecError(cat(part.where, ": where is data set \"", part.name, "\"? Give --data ",
                           part.name, "=DIR"));
     }
-    DatasetSplits splits = open(info.needs_root ? root->second : std::filesystem::path());
+    DatasetSplits splits =
+        open_once(open, info.needs_root ? root->second : std::filesystem::path());
     check_at(part.place_of("holdout"),
              [&] { splits = carve_holdout(std::move(splits), holdout_); });
     result_.train_size = splits.train->size();
     result_.test_size = splits.test->size();
     result_.classes = splits.train->facts().classes;
+  }
+
+  DatasetSplits open_once(const DatasetOpener& open, const std::filesystem::path& root) {
+    const Component& part = result_.spec.dataset;
+    const std::string key = cat(part.name, " ", part.params.to_json().dump(), " ", root.string());
+    const auto [place, is_new] = opened_.try_emplace(key);
+    if (!is_new) return place->second;
+    try {
+      return place->second = open(root);
+    } catch (...) {
+      opened_.erase(place);
+      throw;
+    }
   }
 
   void check_size(const TrainingOptions& options) {
@@ -258,6 +275,7 @@ class Resolver {
   Params run_;
   const std::vector<DraftParent>& parents_;
   const DataRoots& roots_;
+  OpenedDatasets& opened_;
   int ranks_ = 1;
   std::int64_t holdout_ = 0;
   const ModelInfo* model_ = nullptr;
@@ -268,8 +286,9 @@ class Resolver {
 }  // namespace
 
 ResolvedRun resolve_run(const Value& draft, const std::vector<DraftParent>& parents,
-                        const DataRoots& roots, int ranks) {
-  return Resolver(draft, parents, roots).resolve(ranks);
+                        const DataRoots& roots, int ranks, OpenedDatasets* opened) {
+  OpenedDatasets own;
+  return Resolver(draft, parents, roots, opened ? *opened : own).resolve(ranks);
 }
 
 }  // namespace ablate

@@ -108,7 +108,7 @@ class BatchResolver {
         parents.push_back({parent.at("role").get<std::string>(), &*resolved_[index]});
       }
       resolved_.back() = resolve_run(Value::from_annotated_json(draft.at("spec")), parents, roots_,
-                                     draft.value("ranks", 1));
+                                     draft.value("ranks", 1), &opened_);
       return answer_json(*resolved_.back(), costs_.of(*resolved_.back()));
     } catch (const Error& error) {
       return fail(error.what());
@@ -122,6 +122,7 @@ class BatchResolver {
   }
 
   DataRoots roots_;
+  OpenedDatasets opened_;
   BaseCosts costs_;
   std::deque<std::optional<ResolvedRun>> resolved_;  // addresses stay
   std::vector<std::string> errors_;                  // of drafts that could not be resolved

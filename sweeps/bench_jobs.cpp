@@ -18,8 +18,8 @@ namespace {
 
 constexpr double kPollSeconds = 0.1;
 
-std::string protocol_name(const std::string& kind, const Launch& launch) {
-  return cat(kind, "-fp32-b", launch.bench_batch);
+std::string protocol_name(const BenchJob& job, const Launch& launch) {
+  return cat(job.kind, "-", job.dtype, "-b", launch.bench_batch);
 }
 
 /// What a table wants to know about structures: kind of protocol -> with the largest batch too.
@@ -37,12 +37,23 @@ std::map<std::string, bool> wanted_kinds(ResultStore& store,
   return kinds;
 }
 
-bool is_measured(ResultStore& store, const std::string& structure_hash, const std::string& kind,
-                 bool max_batch, const Launch& launch) {
+/// Figures of a run hold for the arithmetic and the kind of device that it is trained with.
+void choose_device(BenchJob& job, ResultStore& store, const Launch& launch) {
+  const auto precision = query_text(store.database(),
+                                    "SELECT json_extract(config_json, '$.training.precision') FROM "
+                                    "variant JOIN run USING(variant_id) WHERE run_uid = ?",
+                                    job.run_id);
+  job.dtype = precision == "bf16" ? "bf16" : "fp32";
+  job.device = job.dtype == "bf16" || launch.device == "cuda" ? "cuda" : "cpu";
+}
+
+bool is_measured(ResultStore& store, const std::string& structure_hash, const BenchJob& job,
+                 const Launch& launch) {
   return query_integer(store.database(),
-                       cat("SELECT 1 FROM bench WHERE structure_hash = ? AND protocol = ?",
-                           max_batch ? " AND max_batch IS NOT NULL" : "", " LIMIT 1"),
-                       structure_hash, protocol_name(kind, launch))
+                       cat("SELECT 1 FROM bench WHERE structure_hash = ? AND protocol = ? AND "
+                           "coalesce(device, 'cpu') = ?",
+                           job.max_batch ? " AND max_batch IS NOT NULL" : "", " LIMIT 1"),
+                       structure_hash, protocol_name(job, launch), job.device)
       .has_value();
 }
 
@@ -84,6 +95,10 @@ ProcessOptions bench_command(const BenchJob& job, const BenchPlace& place, const
                        job.structure.string(),
                        "--protocol",
                        job.kind,
+                       "--device",
+                       job.device,
+                       "--dtype",
+                       job.dtype,
                        "--batch",
                        cat(launch.bench_batch),
                        "--threads",
@@ -101,7 +116,11 @@ ProcessOptions bench_command(const BenchJob& job, const BenchPlace& place, const
     options.arguments.push_back(value);
   };
   if (!job.against.empty()) add("--against", job.against.string());
-  if (job.max_batch) add("--memory-budget-mib", cat(launch.bench_memory_mib));
+  if (job.max_batch && job.device == "cuda") {
+    options.arguments.push_back("--max-batch");
+  } else if (job.max_batch) {
+    add("--memory-budget-mib", cat(launch.bench_memory_mib));
+  }
   options.environment = {{"OMP_NUM_THREADS", cat(launch.threads)}};
   options.output_file = place.folder / "log.txt";
   options.error_file = options.output_file;
@@ -147,9 +166,14 @@ std::vector<BenchJob> missing_bench_jobs(ResultStore& store, const std::string& 
       continue;
     }
     for (const auto& [kind, max_batch] : kinds) {
-      if (is_measured(store, hash, kind, max_batch, launch)) continue;
-      if (!seen.emplace(hash, kind).second) continue;
-      BenchJob job{run.run_uid, run_name(run), paths.final_structure(), {}, kind, max_batch};
+      BenchJob job{.run_id = run.run_uid,
+                   .name = run_name(run),
+                   .structure = paths.final_structure(),
+                   .kind = kind,
+                   .max_batch = max_batch};
+      choose_device(job, store, launch);
+      if (is_measured(store, hash, job, launch)) continue;
+      if (!seen.emplace(hash, protocol_name(job, launch)).second) continue;
       const RunLine* base = baseline_run(runs, label, run.seed);
       if (base != nullptr && structure_hash_of(store, base->run_uid) != hash) {
         job.against = RunPaths(workspace.out, base->run_uid).final_structure();
@@ -166,7 +190,7 @@ std::vector<std::string> run_bench_jobs(const std::vector<BenchJob>& jobs, const
   std::vector<std::string> problems;
   for (const BenchJob& job : jobs) {
     if (stop.requested()) break;
-    const std::string name = cat(job.name, ", ", protocol_name(job.kind, launch));
+    const std::string name = cat(job.name, ", ", protocol_name(job, launch));
     view.note(cat("measure  ", name));
     const std::string problem = run_job(job, launch, workspace, ingester, stop);
     if (!problem.empty()) problems.push_back(cat("measuring ", name, ": ", problem));

@@ -19,15 +19,18 @@ struct BenchJob {
   std::string run_id;  ///< a run with that structure
   std::string name;    ///< of that run, for people
   std::filesystem::path structure;
-  std::filesystem::path against;  ///< structure of the baseline; empty for the baseline itself
-  std::string kind;               ///< "infer" or "train"
-  bool max_batch = false;         ///< also the largest batch within the memory budget
+  std::filesystem::path against{};  ///< structure of the baseline; empty for the baseline itself
+  std::string kind;                 ///< "infer" or "train"
+  std::string device{};             ///< "cpu", or "cuda" where its runs have trained
+  std::string dtype{};              ///< "fp32", or "bf16" when the runs are
+  bool max_batch = false;           ///< also the largest batch within the memory budget
 };
 
 /// What the columns of a table need that the database does not have yet: a job for every structure
 /// of the sweep's finished runs (all seeds that share one share its figures) and every kind of
-/// protocol. The baseline is the finished run of the row `baseline` (empty: the first row) with the
-/// same seed, or any seed.
+/// protocol. Runs in bf16 and those of a sweep for CUDA devices are measured on one. The baseline
+/// is the finished run of the row `baseline` (empty: the first row) with the same seed, or any
+/// seed.
 std::vector<BenchJob> missing_bench_jobs(ResultStore& store, const std::string& sweep,
                                          const std::vector<std::string>& columns,
                                          const std::string& baseline, const Launch& launch,

@@ -67,6 +67,7 @@ RunSpec resolve_spec(const json& draft, const std::vector<RunSpec>& earlier) {
   spec.augmentation = component(value, "augmentation");
   spec.training["epochs"] = value.find("epochs") ? *value.find("epochs") : Value(1);
   spec.training["global_batch"] = Value(8);
+  if (const Value* precision = value.find("precision")) spec.training["precision"] = *precision;
   spec.seed = static_cast<std::uint64_t>(value.find("seed")->as_int());
   if (const Value* methods = value.find("methods")) {
     for (const Value& method : methods->as_array()) {
@@ -334,10 +335,10 @@ int bench(const std::vector<std::string>& arguments) {
     const json structure = json::parse(read_file(option(name)));
     spool.bench({json{
         {"structure_hash", structure.at("structure_hash")},
-        {"protocol", option("--protocol") + "-fp32-b" + option("--batch")},
+        {"protocol", option("--protocol") + "-" + option("--dtype") + "-b" + option("--batch")},
         {"images_per_s", images_per_s},
-        {"device",
-         "cpu"}}.dump()});
+        {"device", option("--device")}}
+                     .dump()});
     images_per_s = 50;
   }
   spool.outcome({});

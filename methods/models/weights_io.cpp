@@ -31,6 +31,11 @@ bool below(const std::string& name, const std::vector<std::string>& modules) {
                      [&](const std::string& module) { return name.starts_with(module + "."); });
 }
 
+/// Buffers of windowed attention in older files of timm, which follow from the shape.
+bool follows_from_shape(const std::string& name) {
+  return name.ends_with(".relative_position_index") || name.ends_with(".attn_mask");
+}
+
 /// Matches a file's tensors with a model's and collects all complaints before anything is written.
 class Matching {
  public:
@@ -47,7 +52,8 @@ class Matching {
     }
     std::vector<std::string> unexpected;
     for (const std::string& name : file_.names()) {
-      const bool ignored = options_.reset_head && below(name, model_.head_names());
+      const bool ignored =
+          follows_from_shape(name) || (options_.reset_head && below(name, model_.head_names()));
       if (!known.contains(name) && !ignored) unexpected.push_back(name);
     }
     complain(std::move(unexpected));

@@ -183,6 +183,31 @@ TEST(Weights, StartANewHeadOnlyWhenAsked) {
 
 // reference/nose.md T7: what lost attention saves without its keys and loads into the structure
 // that its edits make, not into another.
+// What older files of timm hold beside the weights of windowed attention follows from the shape.
+TEST(Weights, TakeFilesThatHoldIndicesAndMasksOfWindows) {
+  const TempFolder folder;
+  const char* settings =
+      "image_size = 16\nembed_dims = [8]\ndepths = [2]\nnum_heads = [2]\n"
+      "attention = 'S'\nwindow = 4";
+  const auto written = make_model("swin", settings), read = make_model("swin", settings);
+  written->initialize(1);
+  read->initialize(2);
+  NamedTensors tensors = named_tensors(*written);
+  tensors.emplace_back("layers.0.blocks.0.attn.relative_position_index",
+                       at::zeros({16, 16}, at::kLong));
+  tensors.emplace_back("layers.0.blocks.1.attn_mask", at::zeros({4, 16, 16}));
+  write_safetensors(folder / "old.safetensors", tensors);
+  load_weights(*read, folder / "old.safetensors");
+  const at::Tensor images = test::wavy_images(1, 16);
+  EXPECT_TRUE(at::equal(test::logits_of(*written, images), test::logits_of(*read, images)));
+  tensors.emplace_back("layers.0.blocks.1.attn.other", at::zeros({1}));
+  write_safetensors(folder / "other.safetensors", tensors);
+  EXPECT_NE(message_of<Error>([&] {
+              load_weights(*read, folder / "other.safetensors");
+            }).find("unexpected: layers.0.blocks.1.attn.other"),
+            std::string::npos);
+}
+
 TEST(Weights, OfAShrunkModelFillTheReplayedStructureAlone) {
   const TempFolder folder;
   const auto shrink = [](Model& model) {

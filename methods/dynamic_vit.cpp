@@ -125,7 +125,9 @@ class DynamicViT final : public Method {
     if (keep_ == 1.0) params.fail("keep", "1 keeps all tokens; set less");
   }
 
-  void check(const RunOutline& run) const override { stages_.of(depth_of(run.base), kName); }
+  void check(const RunOutline& run) const override {
+    check_mixers(run.base, stages_.of(depth_of(run.base), kName).front());
+  }
 
   void apply(TrainContext& context) override {
     Surgeon& surgeon = context.surgeon();

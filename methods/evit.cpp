@@ -75,22 +75,22 @@ class EVit final : public Method {
     if (settings_.keep == 1.0) params.fail("keep", "1 keeps all tokens; set less");
   }
 
-  void check(const RunOutline& run) const override {
-    stages_.of(std::ssize(run.base.blocks()), "evit");
-  }
+  void check(const RunOutline& run) const override { stages(run.base.blocks()); }
 
   void apply(TrainContext& context) override {
     Surgeon& surgeon = context.surgeon();
-    const std::vector<Block*> blocks = surgeon.model().blocks();
     const Value::Table params{{"keep", settings_.keep}, {"fuse_token", settings_.fuse}};
-    for (const int block :
-         class_attention_stages(blocks, stages_.of(std::ssize(blocks), "evit"), "evit")) {
+    for (const int block : stages(surgeon.model().blocks())) {
       surgeon.apply(InsertReducer{block, "evit", params});
     }
     check_shortened(surgeon.model(), "evit");
   }
 
  private:
+  std::vector<int> stages(const std::vector<Block*>& blocks) const {
+    return class_attention_stages(blocks, stages_.of(std::ssize(blocks), "evit"), "evit");
+  }
+
   Settings settings_;
   TokenStages stages_;
 };

@@ -92,6 +92,8 @@ class ResultStore {
   std::vector<std::string> ready_runs(const std::string& sweep);
   /// Begins an attempt, durably. Nothing when the run is not ready or interrupted any more.
   std::optional<ClaimedAttempt> claim(const std::string& run_uid);
+  /// The attempt leaves the queue of a cluster as its job `job`: its time counts from now on.
+  void leave_queue(const std::string& run_uid, int attempt, const std::string& job);
   /// A number (0 or below) for a bench job of the run; its state does not change.
   ClaimedAttempt claim_bench(const std::string& run_uid);
   /// Records how an attempt ended, unless its spool has told already, and moves the run on

@@ -117,6 +117,15 @@ std::optional<ClaimedAttempt> ResultStore::claim(const std::string& run_uid) {
   });
 }
 
+void ResultStore::leave_queue(const std::string& run_uid, int attempt, const std::string& job) {
+  with_database_errors(file_, [&] {
+    execute(*database_,
+            "UPDATE attempt SET start_us = iif(end_us IS NULL, ?, start_us), slurm_job = ? WHERE "
+            "run_id = ? AND n = ?",
+            now_us(), job, id_of_run(*database_, run_uid), attempt);
+  });
+}
+
 ClaimedAttempt ResultStore::claim_bench(const std::string& run_uid) {
   return with_database_errors(file_, [&] {
     DurableTransaction transaction(*database_);

@@ -11,6 +11,8 @@
 namespace ablate {
 namespace {
 
+constexpr const char* kMeeting = "ABLATE_RENDEZVOUS";
+
 std::optional<int> environment_integer(const char* name) {
   const char* text = std::getenv(name);
   if (text == nullptr) return std::nullopt;
@@ -43,7 +45,11 @@ std::optional<int> promised_world_size() {
   return environment_integer("SLURM_NTASKS");
 }
 
-bool started_by_launcher() { return promised_world_size().has_value(); }
+bool started_by_launcher() {
+  if (environment_integer("OMPI_COMM_WORLD_SIZE")) return true;
+  // Under srun a place to meet is a wish to do without MPI.
+  return promised_world_size().has_value() && environment_text(kMeeting).empty();
+}
 
 void check_world_size(int seen) {
   const auto promised = promised_world_size();
@@ -53,12 +59,54 @@ void check_world_size(int seen) {
                            "MPI this program was built with"));
 }
 
+void check_asked_ranks(int seen) {
+  const auto asked = environment_integer("ABLATE_RANKS");
+  if (!asked || *asked == seen) return;
+  throw SpecError(cat("this run was to have ", *asked, " ranks, but this process sees ", seen,
+                      ": every rank would train everything by itself. Start them by srun "
+                      "--mpi=pmix or by the mpirun of the MPI this program was built with "
+                      "(`ablate doctor --slurm` tries which one works), or without MPI by srun "
+                      "and ABLATE_RENDEZVOUS"));
+}
+
+namespace {
+
+/// The first name of a list as Slurm writes it: "n[3-5,9],m1" begins with n3.
+std::string first_host(const std::string& list) {
+  const std::size_t bracket = list.find_first_of("[,");
+  if (bracket == std::string::npos || list[bracket] == ',') return list.substr(0, bracket);
+  const std::size_t end = list.find_first_not_of("0123456789", bracket + 1);
+  return list.substr(0, bracket) + list.substr(bracket + 1, end - bracket - 1);
+}
+
+/// Where the ranks of an srun step meet without a shared folder: at rank 0, at a port that no other
+/// step of this machine is likely to have.
+void meet_at_first_node(Rendezvous& meeting) {
+  constexpr int kFirstPort = 20'000, kPorts = 12'000, kStepsOfAJob = 16;
+  const std::string hosts = environment_text("SLURM_STEP_NODELIST");
+  if (hosts.empty()) {
+    throw SpecError(
+        "ABLATE_RENDEZVOUS = tcp works under srun only: SLURM_STEP_NODELIST is not set; "
+        "accepted elsewhere: a shared folder");
+  }
+  const std::string host = first_host(hosts);
+  meeting.host = host == host_name() ? "localhost" : host;
+  const int job = needed_integer("SLURM_JOB_ID", kMeeting);
+  const int step = needed_integer("SLURM_STEP_ID", kMeeting);
+  meeting.port = kFirstPort + (job % kPorts * kStepsOfAJob + step) % kPorts;
+}
+
+}  // namespace
+
 std::optional<Rendezvous> rendezvous_of_environment() {
   if (started_by_launcher()) return std::nullopt;
   Rendezvous meeting;
-  meeting.folder = environment_text("ABLATE_RENDEZVOUS");
-  const char* place = "ABLATE_RENDEZVOUS";
-  if (meeting.folder.empty()) {
+  meeting.folder = environment_text(kMeeting);
+  const char* place = kMeeting;
+  if (meeting.folder == "tcp") {
+    meeting.folder.clear();
+    meet_at_first_node(meeting);
+  } else if (meeting.folder.empty()) {
     // Clusters set some of these for other purposes: all four, or none.
     for (const char* name : {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}) {
       if (environment_text(name).empty()) return std::nullopt;
@@ -68,11 +116,14 @@ std::optional<Rendezvous> rendezvous_of_environment() {
     meeting.port = needed_integer("MASTER_PORT", place);
     meeting.store_runs = environment_text("TORCHELASTIC_USE_AGENT_STORE") == "True";
   }
-  meeting.rank = needed_integer("RANK", place);
-  meeting.size = needed_integer("WORLD_SIZE", place);
+  const bool of_slurm = environment_text("RANK").empty() && promised_world_size().has_value();
+  const char* const rank = of_slurm ? "SLURM_PROCID" : "RANK";
+  const char* const size = of_slurm ? "SLURM_STEP_NUM_TASKS" : "WORLD_SIZE";
+  meeting.rank = needed_integer(rank, place);
+  meeting.size = of_slurm ? *promised_world_size() : needed_integer(size, place);
   if (meeting.rank < 0 || meeting.rank >= meeting.size) {
-    throw SpecError(
-        cat("RANK = ", meeting.rank, " with WORLD_SIZE = ", meeting.size, ": ranks count from 0"));
+    throw SpecError(cat(rank, " = ", meeting.rank, " with ", size, " = ", meeting.size,
+                        ": ranks count from 0"));
   }
   return meeting;
 }

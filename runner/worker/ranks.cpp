@@ -29,6 +29,7 @@ int run_in(Session& session, const Body& body) {
   const int rank = world.rank();
   configure_log(LogLevel::Info, cat("rank ", rank));
   try {
+    check_asked_ranks(world.size());
     return body(world);
   } catch (const std::exception& error) {
     const int code = outcome_of(error).exit_code;
@@ -53,6 +54,7 @@ int run_as_rank(const Body& body) {
   }
   configure_log(LogLevel::Info, "ablate-train");
   const auto world = make_self_communicator();
+  check_asked_ranks(world->size());
   return body(*world);
 }
 

@@ -1,5 +1,6 @@
 #include <atomic>
 #include <cstdlib>
+#include <map>
 #include <stdexcept>
 
 #include <gtest/gtest.h>
@@ -162,6 +163,10 @@ class Launcher : public ::testing::Test {
                                            "MASTER_ADDR",
                                            "MASTER_PORT",
                                            "ABLATE_RENDEZVOUS",
+                                           "ABLATE_RANKS",
+                                           "SLURM_PROCID",
+                                           "SLURM_JOB_ID",
+                                           "SLURM_STEP_NODELIST",
                                            "TORCHELASTIC_USE_AGENT_STORE"};
   std::vector<std::pair<bool, std::string>> saved_;
 };
@@ -207,6 +212,46 @@ TEST_F(Launcher, RanksWithoutMpiMeetInAFolderOrAtAnAddress) {
   EXPECT_EQ(rendezvous_of_environment()->folder, "/shared/job");
   ::setenv("OMPI_COMM_WORLD_SIZE", "4", 1);
   EXPECT_FALSE(rendezvous_of_environment()) << "mpirun starts these ranks";
+}
+
+TEST_F(Launcher, UnderSrunAPlaceToMeetIsAWishToDoWithoutMpi) {
+  ::setenv("SLURM_STEP_ID", "2", 1);
+  ::setenv("SLURM_STEP_NUM_TASKS", "4", 1);
+  ::setenv("SLURM_PROCID", "3", 1);
+  EXPECT_TRUE(started_by_launcher());
+  EXPECT_FALSE(rendezvous_of_environment());
+  ::setenv("ABLATE_RENDEZVOUS", "/shared/job", 1);
+  EXPECT_FALSE(started_by_launcher());
+  EXPECT_EQ(rendezvous_of_environment()->folder, "/shared/job");
+  ::setenv("ABLATE_RENDEZVOUS", "tcp", 1);
+  EXPECT_THROW(rendezvous_of_environment(), SpecError) << "where is the first node?";
+  ::setenv("SLURM_JOB_ID", "71", 1);
+  for (const auto& [list, host] : std::map<std::string, std::string>{
+           {"n7", "n7"}, {"n[03-05,9],m1", "n03"}, {"a1,b[2-3]", "a1"}, {"gpu-x[12]", "gpu-x12"}}) {
+    ::setenv("SLURM_STEP_NODELIST", list.c_str(), 1);
+    const auto meeting = rendezvous_of_environment().value();
+    EXPECT_EQ(meeting.host, host);
+    EXPECT_EQ(meeting.rank, 3);
+    EXPECT_EQ(meeting.size, 4);
+    EXPECT_TRUE(meeting.folder.empty());
+    EXPECT_GE(meeting.port, 1024);
+    EXPECT_LT(meeting.port, 32'768) << "below the ephemeral ports";
+  }
+  const int port = rendezvous_of_environment()->port;
+  ::setenv("SLURM_STEP_ID", "3", 1);
+  EXPECT_NE(rendezvous_of_environment()->port, port) << "steps of one job side by side";
+}
+
+TEST_F(Launcher, RanksThatWereAskedForButAreNotThereAreMissed) {
+  EXPECT_NO_THROW(check_asked_ranks(1));
+  ::setenv("ABLATE_RANKS", "4", 1);
+  EXPECT_NO_THROW(check_asked_ranks(4));
+  try {
+    check_asked_ranks(1);
+    FAIL() << "singletons accepted";
+  } catch (const SpecError& error) {
+    EXPECT_NE(std::string(error.what()).find("--mpi=pmix"), std::string::npos) << error.what();
+  }
 }
 
 TEST_F(Launcher, AHalfSetRendezvousIsRefused) {

@@ -11,6 +11,7 @@
 
 #include "runner/core/process.h"
 #include "sweeps/launch.h"
+#include "sweeps/slurm_script.h"
 #include "sweeps/workspace.h"
 
 namespace ablate {
@@ -42,6 +43,14 @@ class Job {
   virtual void kill() = 0;
   /// Whether runs of others are still at work in its process: this one's outcome does not end it.
   virtual bool is_shared() const = 0;
+  /// Beside the stop file, which only ranks at work can see.
+  virtual void ask_to_stop() {}
+  /// Whether it waits in a queue, where silence means nothing.
+  virtual bool is_waiting() const { return false; }
+  /// The number it has there; empty where there is no queue.
+  virtual std::string queue_name() const { return ""; }
+  /// Whether somebody took it out of the queue, or ended it there, who was not us.
+  virtual bool is_withdrawn() const { return false; }
   /// What a later `ablate` needs to find the job again.
   virtual nlohmann::json handle() const = 0;
 };
@@ -51,6 +60,8 @@ class Executor {
  public:
   virtual ~Executor() = default;
 
+  /// The runs that may be started from now on.
+  virtual void expect(const std::vector<std::string>& /*run_ids*/) {}
   /// Starts a job for each request, all in one process when there are several; its output goes to
   /// the attempts' logs. Throws Error when it cannot be started.
   virtual std::vector<std::unique_ptr<Job>> start(const std::vector<JobRequest>& requests,
@@ -59,12 +70,28 @@ class Executor {
   virtual std::unique_ptr<Job> adopt(const nlohmann::json& handle) = 0;
   /// Where jobs run beside each other. Throws SpecError when there is no such place.
   virtual std::vector<Place> places() const = 0;
+  /// How many jobs run at a time, of so many places.
+  virtual std::size_t at_a_time(std::size_t places) const { return places; }
+  /// What there is to tell since the last call, a line each.
+  virtual std::vector<std::string> take_notes() { return {}; }
 };
+
+/// What `[launch] executor` names. Throws Error with the fix when it cannot work here.
+std::unique_ptr<Executor> make_executor(const Launch& launch, const Workspace& workspace);
 
 /// Runs jobs on this machine: `mpirun` in a process group of its own, or the rank program alone
 /// when there is one rank. With GPUs a place is as many of them as a run has ranks; else it is the
 /// cores of one of `jobs` concurrent runs.
 std::unique_ptr<Executor> make_local_executor(const Launch& launch, const Workspace& workspace);
+
+/// Runs jobs as elements of one job array of a Slurm cluster that shares the output folder. Every
+/// run has its element from the start, held until the run may begin and put back into the queue
+/// when it is to go on; the sweep's own state says which, never Slurm's.
+std::unique_ptr<Executor> make_slurm_executor(const Launch& launch, const Workspace& workspace);
+
+/// What the element of a run is told; apart for tests and `doctor`.
+SlurmTicket slurm_ticket(const std::vector<JobRequest>& requests, const Launch& launch,
+                         const Workspace& workspace);
 
 /// The command line of a job and what it adds to the environment; apart for tests and `show`.
 ProcessOptions local_command(const std::vector<JobRequest>& requests, const Place& place,

@@ -13,11 +13,13 @@ Launch read_launch(Params& params) {
                            std::string_view help) {
     return static_cast<int>(params.integer(key, fallback, low, high, help));
   };
-  launch.executor = params.choice("executor", launch.executor, {"mpirun"}, "who starts the ranks");
+  launch.executor = params.choice("executor", launch.executor, {"mpirun", "slurm"},
+                                  "who starts the runs: this machine, or Slurm in one job array");
   launch.ranks = integer("ranks", launch.ranks, 1, 65'536, "ranks of a run");
   launch.threads = integer("threads", launch.threads, 1, 4096, "threads of a rank");
   launch.jobs = integer("jobs", launch.jobs, 1, 4096,
-                        "concurrent jobs, on disjoint cores; on GPUs it is one a GPU");
+                        "concurrent jobs, on disjoint cores; on GPUs it is one a GPU; under Slurm "
+                        "the most elements of the array at a time");
   launch.retries = integer("retries", launch.retries, 0, 1000,
                            "further attempts after a failure of the machine");
   launch.retries_failed = integer("retries_failed", launch.retries_failed, 0, 1000,
@@ -54,6 +56,9 @@ Launch read_launch(Params& params) {
     params.fail("runs_per_gpu", cat("runs of ", launch.ranks,
                                     " ranks cannot share a process; accepted: 1, or ranks = 1"));
   }
+  if (const Value* slurm = params.raw("slurm", "what a run asks of Slurm")) {
+    launch.slurm = parse_slurm(*slurm);
+  }
   return launch;
 }
 
@@ -70,7 +75,12 @@ std::vector<ParamHelp> launch_settings() {
   const Value nothing;
   Params params(nothing, "launch");
   read_launch(params);
-  return params.help();
+  std::vector<ParamHelp> help = params.help();
+  for (ParamHelp& setting : slurm_settings()) {
+    setting.key = "slurm." + setting.key;
+    help.push_back(std::move(setting));
+  }
+  return help;
 }
 
 }  // namespace ablate

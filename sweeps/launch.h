@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runner/core/params.h"
+#include "sweeps/slurm_settings.h"
 
 namespace ablate {
 
@@ -29,6 +30,7 @@ struct Launch {
   int bench_batch = 64;         ///< images of a repetition in bench jobs
   double bench_seconds = 10;    ///< timed part of a bench job
   int bench_memory_mib = 1024;  ///< budget of the column max_batch
+  SlurmSettings slurm;          ///< where the executor is "slurm"
 };
 
 /// Parses a `[launch]` table. Throws SpecError with the place of an unknown key or a wrong value.

@@ -95,8 +95,12 @@ bool LiveAttempt::poll(double stall_timeout) {
   // The spool is read after the status: what the ranks wrote before they ended is then all there.
   const std::uint64_t before = progress_.records;
   progress_ = follower_.update();
-  if (progress_.records != before) last_record_ = Clock::now();
-  if (status_) return true;
+  if (progress_.records != before || job_->is_waiting()) last_record_ = Clock::now();
+  if (status_) {
+    // A file that was open all along may lack its end on a network file system.
+    if (!progress_.outcome) progress_ = SpoolFollower(paths_.spool(attempt_, 0)).update();
+    return true;
+  }
   // In order: whoever has sealed its spool writes nothing more.
   if (progress_.sealed && job_->is_shared()) return true;
   const std::chrono::duration<double> silence = Clock::now() - last_record_;
@@ -118,7 +122,10 @@ Outcome LiveAttempt::outcome() const {
   return outcome;
 }
 
-void LiveAttempt::ask_to_stop() { write_file_atomic(paths_.stop_file(), "stop\n"); }
+void LiveAttempt::ask_to_stop() {
+  write_file_atomic(paths_.stop_file(), "stop\n");
+  job_->ask_to_stop();
+}
 
 void LiveAttempt::kill(const std::string& cause) {
   if (killed_for_.empty()) killed_for_ = cause;

@@ -31,6 +31,9 @@ class LiveAttempt {
 
   int attempt() const { return attempt_; }
   const RunProgress& progress() const { return progress_; }
+  bool is_waiting() const { return job_->is_waiting(); }
+  std::string queue_name() const { return job_->queue_name(); }
+  bool is_withdrawn() const { return job_->is_withdrawn(); }
 
   /// Looks at the job and its spool; true when the job has ended, or the run in a process that it
   /// shares. Kills the process after `stall_timeout` seconds without a record.

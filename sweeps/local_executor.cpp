@@ -1,15 +1,13 @@
 #include <csignal>
-#include <fstream>
-#include <set>
 
 #include <nlohmann/json.hpp>
 
 #include "runner/core/error.h"
-#include "runner/core/files.h"
 #include "runner/core/run_paths.h"
 #include "sweeps/executor.h"
 #include "sweeps/gpus.h"
 #include "sweeps/job_record.h"
+#include "sweeps/train_command.h"
 
 namespace ablate {
 namespace {
@@ -75,22 +73,6 @@ class AdoptedJob : public Job {
   ProcessId identity_;
 };
 
-/// The process writes the log of the first attempt; the others get it under another name.
-void share_log(const std::vector<JobRequest>& requests, const Workspace& workspace) {
-  namespace fs = std::filesystem;
-  const auto log_of = [&](const JobRequest& request) {
-    return RunPaths(workspace.out, request.run_id).log(request.attempt);
-  };
-  if (requests.size() < 2) return;
-  const fs::path log = log_of(requests[0]);
-  std::ofstream(log, std::ios::app) << std::flush;
-  for (std::size_t i = 1; i < requests.size(); ++i) {
-    std::error_code failed;
-    fs::create_hard_link(log, log_of(requests[i]), failed);
-    if (failed) std::ofstream(log_of(requests[i])) << "see " << log.string() << "\n";
-  }
-}
-
 class LocalExecutor : public Executor {
  public:
   LocalExecutor(Launch launch, Workspace workspace)
@@ -138,40 +120,6 @@ class LocalExecutor : public Executor {
   Workspace workspace_;
 };
 
-std::vector<std::string> train_arguments(const std::vector<JobRequest>& requests,
-                                         const Place& place, const Launch& launch,
-                                         const Workspace& workspace) {
-  std::vector<std::string> arguments = {workspace.require_train_program().string(), "run"};
-  for (const JobRequest& request : requests) {
-    arguments.push_back(RunPaths(workspace.out, request.run_id).spec().string());
-  }
-  const auto add = [&](const char* option, const auto& value) {
-    arguments.push_back(option);
-    arguments.push_back(cat(value));
-  };
-  add("--out", workspace.out.string());
-  for (std::string& argument : workspace.data_arguments()) {
-    arguments.push_back(std::move(argument));
-  }
-  std::set<std::string> init_files;
-  for (const JobRequest& request : requests) {
-    add("--attempt", request.attempt);
-    add("--fence", request.fence);
-    if (!request.init_file.empty()) init_files.insert(request.init_file.string());
-  }
-  for (const std::string& file : init_files) add("--init", file);
-  add("--threads", launch.threads);
-  add("--micro-batch", launch.micro_batch);
-  add("--loader-threads", launch.loader_threads);
-  add("--device", place.gpus.empty() ? "cpu" : launch.device);
-  if (launch.nccl_nvls) arguments.emplace_back("--nccl-nvls");
-  add("--nccl-timeout", launch.nccl_timeout);
-  add("--checkpoint-every", launch.checkpoint_every);
-  add("--checkpoint-steps", launch.checkpoint_steps);
-  add("--keep-checkpoints", launch.keep_checkpoints);
-  return arguments;
-}
-
 std::vector<std::string> mpirun_arguments(const Launch& launch) {
   // Ranks inherit the affinity that we gave mpirun, and more ranks than cores are allowed.
   return {"mpirun", "-n", cat(launch.ranks), "--bind-to", "none", "--map-by", "slot:OVERSUBSCRIBE"};
@@ -183,7 +131,8 @@ ProcessOptions local_command(const std::vector<JobRequest>& requests, const Plac
                              const Launch& launch, const Workspace& workspace) {
   ProcessOptions options;
   if (launch.ranks > 1) options.arguments = mpirun_arguments(launch);
-  for (std::string& argument : train_arguments(requests, place, launch, workspace)) {
+  for (std::string& argument :
+       train_arguments(requests, place.gpus.empty() ? "cpu" : launch.device, launch, workspace)) {
     options.arguments.push_back(std::move(argument));
   }
   const std::size_t cores = place.cpus.empty() ? available_cpus().size() : place.cpus.size();

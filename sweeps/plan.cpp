@@ -36,12 +36,16 @@ double work_of(const ResolvedRun& run) {
 }
 
 double guessed_speed(const Launch& launch) {
-  const bool gpu =
-      launch.device == "cuda" || (launch.device == "auto" && ::access("/dev/nvidia0", F_OK) == 0);
+  const bool gpu = (launch.executor == "slurm" && launch.slurm.gpus > 0) ||
+                   launch.device == "cuda" ||
+                   (launch.device == "auto" && ::access("/dev/nvidia0", F_OK) == 0);
   if (gpu) return kMacsPerGpuSecond * launch.ranks;
-  const std::size_t cores = available_cpus().size() / static_cast<std::size_t>(launch.jobs);
   const auto wanted =
       static_cast<std::size_t>(launch.ranks) * static_cast<std::size_t>(launch.threads);
+  // Slurm gives what is asked for; here jobs share the cores.
+  const std::size_t cores = launch.executor == "slurm"
+                                ? wanted
+                                : available_cpus().size() / static_cast<std::size_t>(launch.jobs);
   return kMacsPerCoreSecond *
          static_cast<double>(std::max<std::size_t>(1, std::min(cores, wanted)));
 }

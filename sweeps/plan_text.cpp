@@ -80,7 +80,7 @@ void print_warnings(std::ostream& out, const TerminalStyle& style, const Launch&
   const auto wanted = static_cast<std::size_t>(launch.jobs) *
                       static_cast<std::size_t>(launch.ranks) *
                       static_cast<std::size_t>(launch.threads);
-  if (launch.device == "cpu" && wanted > cores) {
+  if (launch.executor == "mpirun" && launch.device == "cpu" && wanted > cores) {
     warn(cat(wanted, " threads share ", cores, " cores: jobs x ranks x threads"));
   }
   if (plan.to_do > 0 &&

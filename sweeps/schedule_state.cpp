@@ -39,6 +39,14 @@ bool any_in(const std::vector<ScheduleEntry>& entries, Stage stage) {
                      [&](const ScheduleEntry& entry) { return entry.stage == stage; });
 }
 
+std::vector<std::string> unfinished(const std::vector<ScheduleEntry>& entries) {
+  std::vector<std::string> ids;
+  for (const ScheduleEntry& entry : entries) {
+    if (entry.stage == Stage::Waiting || entry.stage == Stage::Live) ids.push_back(entry.run->id);
+  }
+  return ids;
+}
+
 std::optional<std::size_t> free_slot(const std::vector<ScheduleEntry>& entries, std::size_t slots) {
   for (std::size_t slot = 0; slot < slots; ++slot) {
     const bool taken = std::any_of(entries.begin(), entries.end(), [&](const ScheduleEntry& entry) {
@@ -86,7 +94,7 @@ SweepStatus sweep_status(const std::vector<ScheduleEntry>& entries, int jobs) {
       if (entry.seconds > 0) experience.add(entry, entry.seconds);
     }
     if (entry.stage == Stage::Ended) ++status.failed;
-    if (entry.stage == Stage::Waiting) {
+    if (entry.stage == Stage::Waiting || (entry.live && entry.live->is_waiting())) {
       ++status.waiting;
       waiting += entry.run->estimate_s;
       known = known && entry.run->estimate_s > 0;

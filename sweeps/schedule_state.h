@@ -52,6 +52,9 @@ struct ScheduleEntry {
 bool is_ready(const std::vector<ScheduleEntry>& entries, const ScheduleEntry& entry);
 bool any_in(const std::vector<ScheduleEntry>& entries, Stage stage);
 
+/// Ids of the runs that wait or are at work.
+std::vector<std::string> unfinished(const std::vector<ScheduleEntry>& entries);
+
 /// The first of `slots` places that no live run holds.
 std::optional<std::size_t> free_slot(const std::vector<ScheduleEntry>& entries, std::size_t slots);
 

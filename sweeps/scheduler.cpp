@@ -43,6 +43,7 @@ class Scheduler {
   void give_back(const std::vector<LiveAttempt::Plan>& plans, const std::string& why);
   void start_ready();
   void skip_orphans();
+  void leave_queue(ScheduleEntry& entry);
   void poll_live();
   void conclude(ScheduleEntry& entry);
   void try_again(ScheduleEntry& entry, const Outcome& outcome);
@@ -171,8 +172,10 @@ void Scheduler::begin(const std::vector<ScheduleEntry*>& pack) {
     entry.slot = slot;
     entry.started = Clock::now();
     const int attempt = entry.live->attempt();
-    view_.note(cat(attempt == 1 ? "started  " : "resumed  ", entry.run->name,
-                   attempt == 1 ? "" : cat(" (attempt ", attempt, ")"),
+    const char* const what = entry.live->is_waiting() ? "queued   "
+                             : attempt == 1           ? "started  "
+                                                      : "resumed  ";
+    view_.note(cat(what, entry.run->name, attempt == 1 ? "" : cat(" (attempt ", attempt, ")"),
                    claimed.size() == 1 ? "" : cat(", one of ", claimed.size(), " in a process")));
   }
 }
@@ -240,7 +243,7 @@ void Scheduler::conclude(ScheduleEntry& entry) {
   packs_.ended(entry, outcome);
   const RunProgress progress = entry.live->progress();
   const std::filesystem::path log = paths(entry).log(entry.live->attempt());
-  const bool whole = entry.live->attempt() == 1;
+  const bool whole = entry.live->attempt() == 1, withdrawn = entry.live->is_withdrawn();
   entry.live->close();
   entry.live.reset();
   const std::chrono::duration<double> took = Clock::now() - entry.started;
@@ -261,6 +264,9 @@ void Scheduler::conclude(ScheduleEntry& entry) {
       entry.stage = Stage::Waiting;
       view_.note(cat("again    ", entry.run->name, ": failed: ", outcome.detail));
     }
+  } else if (withdrawn && !stopping_) {
+    end(entry, cat("taken out of the queue at step ", outcome.last_step,
+                   "; the same command continues it"));
   } else if (std::exchange(entry.regrouped, false) && outcome.state == OutcomeState::Interrupted) {
     entry.stage = Stage::Waiting;
   } else if (stopping_) {
@@ -271,12 +277,21 @@ void Scheduler::conclude(ScheduleEntry& entry) {
   }
 }
 
+/// Waiting was nobody's work.
+void Scheduler::leave_queue(ScheduleEntry& entry) {
+  entry.started = Clock::now();
+  store_.leave_queue(entry.run->id, entry.live->attempt(), entry.live->queue_name());
+}
+
 void Scheduler::poll_live() {
   const bool ingest_now = Clock::now() >= next_ingest_;
   if (ingest_now) next_ingest_ = Clock::now() + kIngestEvery;
   for (ScheduleEntry& entry : entries_) {
     if (entry.stage != Stage::Live) continue;
-    if (entry.live->poll(options_.launch.stall_timeout)) {
+    const bool waited = entry.live->is_waiting();
+    const bool ended = entry.live->poll(options_.launch.stall_timeout);
+    if (waited && !entry.live->is_waiting()) leave_queue(entry);
+    if (ended) {
       conclude(entry);
     } else if (ingest_now) {
       ingest(entry);
@@ -305,7 +320,7 @@ void Scheduler::follow_stop_requests() {
 }
 
 SweepStatus Scheduler::status() const {
-  SweepStatus status = sweep_status(entries_, static_cast<int>(slots_.size()));
+  SweepStatus status = sweep_status(entries_, static_cast<int>(executor_.at_a_time(slots_.size())));
   status.stopping = stopping_;
   status.elapsed_s = std::chrono::duration<double>(Clock::now() - begin_).count();
   return status;
@@ -314,12 +329,14 @@ SweepStatus Scheduler::status() const {
 ScheduleSummary Scheduler::run() {
   store_.refresh_ready();
   for (ScheduleEntry& entry : entries_) look_up(entry);
+  executor_.expect(unfinished(entries_));
   while (true) {
     follow_stop_requests();
     skip_orphans();
     start_ready();
     poll_live();
     if (!stopping_) packs_.follow(entries_);
+    for (const std::string& note : executor_.take_notes()) view_.note(note);
     view_.update(status());
     const bool more = !stopping_ && any_in(entries_, Stage::Waiting);
     if (!any_in(entries_, Stage::Live) && !more) break;

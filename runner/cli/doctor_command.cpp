@@ -3,12 +3,14 @@
 #include <fstream>
 #include <iostream>
 #include <map>
+#include <memory>
 
 #include <CLI/CLI.hpp>
 #include <unistd.h>
 
 #include "results/sqlite.h"
 #include "runner/cli/command.h"
+#include "runner/cli/doctor_slurm.h"
 #include "runner/cli/train_info.h"
 #include "runner/core/build_info.h"
 #include "runner/core/error.h"
@@ -24,15 +26,6 @@ using nlohmann::json;
 constexpr double kHelloSeconds = 30;
 constexpr int kOldestSqlite = 3037000;  // STRICT tables
 constexpr double kLittleDisk = 2.0 * (1 << 30);
-
-enum class Verdict { Good, Note, Bad };
-
-struct Finding {
-  Verdict verdict;
-  std::string what, found, fix;
-};
-
-using Findings = std::vector<Finding>;
 
 std::string text_field(const json& object, const char* key) {
   const json value = object.value(key, json(""));
@@ -190,7 +183,12 @@ std::string mark(const TerminalStyle& style, Verdict verdict) {
   return verdict == Verdict::Note ? styled(style, "33", "note") : styled(style, "31", "BAD ");
 }
 
-int run(const GlobalOptions& globals) {
+struct Options {
+  bool slurm = false;
+  std::vector<std::string> sbatch;
+};
+
+int run(const Options& options, const GlobalOptions& globals) {
   const Workspace workspace = globals.workspace();
   const TerminalStyle style = globals.style(1);
   Findings findings;
@@ -201,6 +199,7 @@ int run(const GlobalOptions& globals) {
   check_storage(workspace, findings);
   check_cores(findings);
   check_data(workspace, findings);
+  if (options.slurm) check_slurm(workspace, options.sbatch, findings);
   std::size_t width = 0;
   for (const Finding& finding : findings) width = std::max(width, finding.what.size());
   bool bad = false;
@@ -214,15 +213,23 @@ int run(const GlobalOptions& globals) {
   return static_cast<int>(bad ? ExitCode::Failed : ExitCode::Done);
 }
 
-std::function<int()> add(CLI::App&, const GlobalOptions& globals) {
-  return [&globals] { return run(globals); };
+std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
+  auto options = std::make_shared<Options>();
+  app.add_flag("--slurm", options->slurm,
+               "Submit a job of two ranks, which finds out how Slurm is to start them here");
+  app.add_option("--sbatch", options->sbatch,
+                 "Option of sbatch for that job, such as --partition=x")
+      ->allow_extra_args(false)
+      ->type_name("OPTION");
+  return [options, &globals] { return run(*options, globals); };
 }
 
 const CommandRegistration added{{
     .name = "doctor",
     .position = 15,
     .summary = "Is this machine fit for runs? What is missing, and the fix",
-    .examples = "  ablate doctor --out /scratch/out\n",
+    .examples = "  ablate doctor --out /scratch/out\n"
+                "  ablate doctor --slurm --sbatch=--partition=debug --sbatch=--time=5\n",
     .add = add,
 }};
 

@@ -15,7 +15,7 @@ int launch_runs(ResultStore& store, const ResolvedSweep& sweep, const Plan& plan
   const StopHandlers handlers(StopHandlers::SecondInterrupt::Count);
   StopSignal stop;
   Ingester ingester(store);
-  const auto executor = make_local_executor(options.launch, workspace);
+  const auto executor = make_executor(options.launch, workspace);
   ProgressView view(std::cerr, globals.style(2));
   const ScheduleSummary summary = run_schedule(
       store, *executor, workspace, scheduled_runs(sweep, plan), options, ingester, view, stop);

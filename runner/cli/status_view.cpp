@@ -9,7 +9,9 @@
 #include "runner/cli/watch.h"
 #include "runner/core/error.h"
 #include "runner/core/run_paths.h"
+#include "sweeps/job_record.h"
 #include "sweeps/run_state.h"
+#include "sweeps/slurm_array.h"
 #include "sweeps/spool_follower.h"
 
 namespace ablate {
@@ -28,11 +30,29 @@ std::string live_text(const RunProgress& progress) {
   std::string text = cat("step ", progress.step);
   if (progress.loss) text += cat(", loss ", *progress.loss);
   if (progress.top1) text += cat(", top1 ", *progress.top1);
+  if (progress.step_s) text += cat(", ", human_duration(*progress.step_s), " a step");
   return text;
 }
 
+/// What Slurm said last about the element that works on a run; nothing for runs of this machine.
+std::optional<SlurmElement> element_of(const RunLine& line, const Workspace& workspace) {
+  const auto record = read_job_record(RunPaths(workspace.out, line.run_uid));
+  if (!record || record->handle.value("executor", "") != "slurm") return std::nullopt;
+  return read_queue(workspace.out, record->handle.value("array", ""),
+                    record->handle.value("element", -1));
+}
+
+std::string running_text(const RunLine& line, const Workspace& workspace) {
+  const RunProgress progress = progress_of(line, workspace);
+  const auto element = element_of(line, workspace);
+  if (!element) return live_text(progress);
+  if (progress.records > 0) return cat(live_text(progress), ", job ", element->job);
+  return cat("job ", element->job, " ", element->state,
+             element->reason == "None" ? "" : cat(" (", element->reason, ")"));
+}
+
 std::string remark(const RunLine& line, const Workspace& workspace) {
-  if (line.state == "running") return live_text(progress_of(line, workspace));
+  if (line.state == "running") return running_text(line, workspace);
   if (line.state == "done" || line.cause.empty()) return "";
   return line.detail.empty() ? line.cause : cat(line.cause, ": ", line.detail);
 }
@@ -65,6 +85,11 @@ ordered_json run_json(const RunLine& line, const Workspace& workspace) {
     run["step"] = progress.step;
     run["loss"] = optional_json(progress.loss);
     run["top1"] = optional_json(progress.top1);
+    run["step_s"] = optional_json(progress.step_s);
+    if (const auto element = element_of(line, workspace)) {
+      run["slurm"] = {
+          {"job", element->job}, {"state", element->state}, {"reason", element->reason}};
+    }
   }
   return run;
 }

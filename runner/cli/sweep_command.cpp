@@ -96,6 +96,12 @@ int measure(ResultStore& store, const SweepSpec& sweep, const Workspace& workspa
   const auto jobs = missing_bench_jobs(store, sweep.name, layout.columns, layout.baseline,
                                        sweep.launch, workspace);
   if (jobs.empty()) return 0;
+  if (sweep.launch.executor == "slurm") {
+    std::cerr << "note: " << jobs.size() << " speeds are missing and are not measured on a login "
+              << "node: in an allocation, ablate sweep " << sweep.file
+              << " launch.executor=mpirun measures them\n";
+    return 0;
+  }
   const StopHandlers handlers;
   StopSignal stop;
   Ingester ingester(store);
@@ -176,7 +182,9 @@ int look_on(const SweepSpec& sweep, const Workspace& workspace, const GlobalOpti
 int run(const Options& options, const GlobalOptions& globals) {
   const SweepSpec sweep = parse(options);
   const Workspace workspace = globals.workspace();
-  divide_cpus(available_cpus(), sweep.launch.jobs);  // more jobs than cores is an error
+  if (sweep.launch.executor == "mpirun") {
+    divide_cpus(available_cpus(), sweep.launch.jobs);  // more jobs than cores is an error
+  }
   if (options.watch) return look_on(sweep, workspace, globals);
   if (options.dry_run) return dry_run(sweep, workspace, globals);
   if (options.specs_only) return write_specs(sweep, workspace);

@@ -171,6 +171,7 @@ struct Attempt {
   int number = 1;
   int rank = 0;
   std::size_t in_process = 1;
+  std::optional<std::chrono::steady_clock::time_point> deadline{};
 };
 
 std::int64_t newest_checkpoint(const RunPaths& paths) {
@@ -230,6 +231,9 @@ Outcome train(const Attempt& attempt, SpoolWriter& spool, std::int64_t first) {
     save_checkpoint(attempt, spool, step);
     if (fs::exists(attempt.stop_file)) {
       return outcome_of(OutcomeState::Interrupted, "user", step, ExitCode::Interrupted);
+    }
+    if (attempt.deadline && std::chrono::steady_clock::now() >= *attempt.deadline) {
+      return outcome_of(OutcomeState::Interrupted, "walltime", step, ExitCode::Interrupted);
     }
   }
   return outcome_of(OutcomeState::Done, "finished", steps, ExitCode::Done);
@@ -297,6 +301,10 @@ int run(const std::vector<std::string>& arguments) {
   }
   if (const char* rank = std::getenv("OMPI_COMM_WORLD_RANK"); rank && std::stoi(rank) > 0) return 0;
   for (Attempt& attempt : runs) attempt.in_process = runs.size();
+  for (const std::string& seconds : values_of(arguments, "--deadline")) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(std::stoi(seconds));
+    for (Attempt& attempt : runs) attempt.deadline = end;
+  }
   std::vector<int> codes(runs.size());
   {
     std::vector<std::jthread> threads;

@@ -43,7 +43,7 @@ class Schedule : public ::testing::Test {
     ScheduleOptions options{sweep.launch};
     if (change) change(options);
     Ingester ingester(store);
-    const auto executor = make_local_executor(options.launch, workspace_);
+    const auto executor = make_executor(options.launch, workspace_);
     ProgressView view(notes_, {});
     return run_schedule(store, *executor, workspace_, scheduled_runs(resolved, plan), options,
                         ingester, view, stop_);

@@ -3,55 +3,19 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "methods/method_stack.h"
 #include "tests/core/expect_error.h"
+#include "tests/methods/channel_pruning_support.h"
 #include "tests/models/channel_support.h"
-#include "tests/support/method_context.h"
 
 namespace ablate {
 namespace {
 
 using test::largest_difference;
 using test::message_of;
-
-constexpr const char* kPrunedVit =
-    "image_size = 16\npatch_size = 4\nembed_dim = 32\ndepth = 3\nnum_heads = 4";
-
-std::shared_ptr<Model> model_to_prune(const std::string& name, const std::string& settings) {
-  auto model = test::make_model(name, settings, 4);
-  model->initialize(1);
-  return model;
-}
-
-std::shared_ptr<Model> vit_to_prune() { return model_to_prune("vit", kPrunedVit); }
-
-std::unique_ptr<test::MethodContext> context_of(Model& model, std::int64_t epochs) {
-  auto context = std::make_unique<test::MethodContext>(model);
-  context->length = epochs;
-  context->per_epoch = 4;
-  context->batches = {{test::wavy_images(16, model.image_size()), at::ones({16})}};
-  return context;
-}
-
-MethodStack stack_of(const std::string& settings) {
-  return MethodStack({test::method_component("name = 'channel_pruning'\n" + settings)});
-}
-
-/// Applies at once (no epochs) and returns the share of MACs left.
-double share_after(const std::string& settings,
-                   const std::shared_ptr<Model>& model = vit_to_prune()) {
-  const auto context = context_of(*model, 0);
-  const double before = static_cast<double>(context->macs());
-  MethodStack stack = stack_of(settings);
-  stack.apply(*context);
-  stack.finalize(context->surgeon());
-  EXPECT_TRUE(stack.settled());
-  const double after = static_cast<double>(context->macs());
-  // What the plan said is what is counted.
-  EXPECT_NEAR(context->metrics.at("channel_pruning/cut_macs").back(), after / before, 1e-12)
-      << settings;
-  return after / before;
-}
+using test::pruning_context;
+using test::pruning_stack;
+using test::share_after;
+using test::vit_to_prune;
 
 TEST(ChannelPruning, HitsItsTargetWhateverDecides) {
   for (const char* settings :
@@ -83,76 +47,10 @@ TEST(ChannelPruning, HitsItsTargetWhateverDecides) {
   }
 }
 
-struct Family {
-  const char* name;
-  const char* settings;
-};
-
-const Family kFamilies[] = {
-    {"flatten_vit", kPrunedVit},
-    {"swin",
-     "image_size = 16\npatch_size = 2\nembed_dims = [16, 32]\ndepths = [2, 1]\n"
-     "num_heads = [2, 4]\nattention = 'SL'\nwindow = 4"},
-    {"pvt",
-     "image_size = 16\npatch_size = 2\nembed_dims = [16, 32]\ndepths = [1, 1]\n"
-     "num_heads = [1, 2]\nmlp_ratios = [2, 2]\nreductions = [4, 1]\nattention = 'SL'"},
-    {"cswin",
-     "image_size = 16\npatch_size = 2\nembed_dims = [16, 32]\ndepths = [1, 1]\n"
-     "num_heads = [2, 4]\nattention = 'SL'\nstripes = [2, 4]"}};
-
-// Counted costs are what the closed form says, in every family, dense and cut.
-TEST(ChannelPruning, HitsItsTargetInEveryFamily) {
-  for (const Family& family : kFamilies) {
-    for (const char* settings :
-         {"target = 0.7", "target = 0.8\nreweight = 'none'", "target = 0.7\nreweight = 'static'",
-          "target = 0.7\nreweight = 'least_squares'", "target = 0.7\ntie_qkv = true",
-          "target = 0.7\ninit = 'single_channel'\nsimilarity = 'activations'",
-          "target = 0.7\ncriterion = 'taylor'", "target = 0.7\ncriterion = 'magnitude'",
-          "target = 0.7\nhead_balance = 'none'", "target = 0.7\ntie_v_index = true"}) {
-      const double share = share_after(settings, model_to_prune(family.name, family.settings));
-      const double target = std::stod(std::string(settings).substr(9, 3));
-      EXPECT_LE(share, target) << family.name << " " << settings;
-      EXPECT_GT(share, target - 0.01) << family.name << " " << settings;
-    }
-  }
-}
-
-// channel_pruning.md 2.7, 6.11: a channel without any key is the first to go, and everybody starts
-// over the threshold.
-TEST(ChannelPruning, StartsFromTheAttentionMapsOfLinearAttention) {
-  for (const char* init : {"attention", "single_channel"}) {
-    const auto model = model_to_prune("flatten_vit", kPrunedVit);
-    {
-      const at::NoGradGuard no_grad;
-      test::fill_wavily(*model, 0.2);
-      auto parameters = model->named_parameters();
-      // Its features are the smallest there are.
-      parameters["blocks.1.attn.qkv.weight"][32 + 8 + 5] = 0.0;
-      parameters["blocks.1.attn.qkv.bias"][32 + 8 + 5] = 0.0;
-      parameters["blocks.1.attn.positional_encoding"].select(2, 8 + 5).fill_(0.0);
-    }
-    const auto context = context_of(*model, 10);
-    MethodStack stack =
-        stack_of(std::string("target = 0.7\nreweight = 'none'\ninit = '") + init + "'");
-    stack.apply(*context);
-    ChannelGates& gates = *model->channel_gates();
-    const at::Tensor queries = gates.scores(3);  // "qk" of block 1
-    EXPECT_EQ(queries[1].argmin().item<std::int64_t>(), 5) << init;
-    for (std::size_t i = 0; i < gates.seats().size(); ++i) {
-      EXPECT_GT((gates.scores(i) * gates.weights(i)).min().item<double>(), 0.5) << i;
-      const bool hidden = i % 3 == 2;
-      const double low = gates.scores(i).min().item<double>(),
-                   high = gates.scores(i).max().item<double>();
-      EXPECT_NEAR(low, hidden ? 1.0 : 0.8, 1e-6);
-      EXPECT_NEAR(high, hidden ? 1.0 : 1.2, 1e-6);
-    }
-  }
-}
-
 TEST(ChannelPruning, KeepsWidthsThatHardwareLikes) {
   const auto model = vit_to_prune();
-  const auto context = context_of(*model, 0);
-  MethodStack stack = stack_of("target = 0.7\nwidth_multiple = 16");
+  const auto context = pruning_context(*model, 0);
+  MethodStack stack = pruning_stack("target = 0.7\nwidth_multiple = 16");
   stack.apply(*context);
   for (const ChannelSite& site : channel_sites(*model)) {
     EXPECT_EQ(site.group->channels() % 16, 0) << site.group->name;
@@ -163,8 +61,8 @@ TEST(ChannelPruning, KeepsWidthsThatHardwareLikes) {
 TEST(ChannelPruning, EachIngredientMatters) {
   const auto edits_with = [](const std::string& more) {
     const auto model = vit_to_prune();
-    const auto context = context_of(*model, 0);
-    MethodStack stack = stack_of("target = 0.6\ninit_everywhere = true\n" + more);
+    const auto context = pruning_context(*model, 0);
+    MethodStack stack = pruning_stack("target = 0.6\ninit_everywhere = true\n" + more);
     stack.apply(*context);
     return context->surgeon().edits();
   };
@@ -197,8 +95,8 @@ TEST(ChannelPruning, RefusesWhatCannotBe) {
 TEST(ChannelPruning, BudgetPullsByCostAndWeight) {
   const auto model = vit_to_prune();
   model->train();
-  const auto context = context_of(*model, 10);
-  MethodStack stack = stack_of("target = 0.5\nramp = 0.0\nlambda = 2.0\nreweight = 'none'");
+  const auto context = pruning_context(*model, 10);
+  MethodStack stack = pruning_stack("target = 0.5\nramp = 0.0\nlambda = 2.0\nreweight = 'none'");
   stack.apply(*context);
   stack.between_steps(*context);
   ForwardState state;
@@ -231,8 +129,8 @@ TEST(ChannelPruning, BudgetPullsByCostAndWeight) {
 
 TEST(ChannelPruning, AimsLowerAndLowerAndThenCuts) {
   const auto model = vit_to_prune();
-  const auto context = context_of(*model, 10);  // 40 steps, 4 of search
-  MethodStack stack = stack_of("target = 0.6\nramp = 0.5");
+  const auto context = pruning_context(*model, 10);  // 40 steps, 4 of search
+  MethodStack stack = pruning_stack("target = 0.6\nramp = 0.5");
   stack.apply(*context);
   EXPECT_FALSE(stack.settled());
   for (context->now = 0; context->now < 6; ++context->now) stack.between_steps(*context);
@@ -252,9 +150,9 @@ TEST(ChannelPruning, CutsWhatItsGatesHaveMasked) {
   const auto model = vit_to_prune();
   model->to(at::kDouble);
   model->eval();
-  const auto context = context_of(*model, 10);
+  const auto context = pruning_context(*model, 10);
   context->batches.front().first = context->batches.front().first.to(at::kDouble);
-  MethodStack stack = stack_of("target = 0.6\nreweight = 'none'");
+  MethodStack stack = pruning_stack("target = 0.6\nreweight = 'none'");
   stack.apply(*context);
   ChannelGates& gates = *model->channel_gates();
   // Scores whose snap, at offset 0, is what the gates show: let the plan itself say which.
@@ -293,11 +191,11 @@ TEST(ChannelPruning, LeastSquaresBringsTheProjectionNearer) {
     const auto model = vit_to_prune();
     model->eval();
     test::fill_wavily(*model, 0.2);
-    const auto context = context_of(*model, 0);
+    const auto context = pruning_context(*model, 0);
     const at::Tensor images = context->batches.front().first;
     const at::Tensor before = test::logits_of(*model, images);
     MethodStack stack =
-        stack_of("target = 0.9\nqk = false\nmlp = false\nreweight = '" + reweight + "'");
+        pruning_stack("target = 0.9\nqk = false\nmlp = false\nreweight = '" + reweight + "'");
     stack.apply(*context);
     return largest_difference(test::logits_of(*model, images), before);
   };
@@ -306,9 +204,9 @@ TEST(ChannelPruning, LeastSquaresBringsTheProjectionNearer) {
 
 TEST(ChannelPruning, LeavesAttentionsThatWillGoAlone) {
   const auto model = vit_to_prune();
-  const auto context = context_of(*model, 0);
+  const auto context = pruning_context(*model, 0);
   context->surgeon().apply(MarkRetiring{1});
-  MethodStack stack = stack_of("target = 0.8\nreweight = 'none'");
+  MethodStack stack = pruning_stack("target = 0.8\nreweight = 'none'");
   stack.apply(*context);
   for (const Edit& edit : context->surgeon().edits()) {
     const auto* cut = std::get_if<KeepChannels>(&edit);

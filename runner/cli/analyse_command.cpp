@@ -1,3 +1,4 @@
+#include <cmath>
 #include <iostream>
 #include <memory>
 
@@ -56,15 +57,15 @@ json analyse(const Options& options, const Workspace& workspace, const std::stri
   return json::parse(answer.output);
 }
 
-/// A curve over blocks or frequencies; what is missing is left out of the drawing.
+/// A curve over blocks or frequencies, and its numbers; what is missing is marked in the drawing.
 std::vector<std::string> curve(const std::string& label, const std::vector<json>& values) {
-  std::vector<double> known;
+  std::vector<double> numbers;
   std::vector<std::string> row{label, ""};
   for (const json& value : values) {
-    row.push_back(value.is_null() ? "–" : format_fixed(value.get<double>(), 1));
-    if (!value.is_null()) known.push_back(value.get<double>());
+    numbers.push_back(value.is_null() ? std::nan("") : value.get<double>());
+    row.push_back(value.is_null() ? "–" : format_fixed(numbers.back(), 1));
   }
-  row[1] = sparkline(known, kPlotWidth);
+  row[1] = sparkline(numbers, kPlotWidth);
   return row;
 }
 
@@ -76,8 +77,7 @@ std::vector<json> column(const json& list, const char* key) {
 
 void print(const std::string& title, const Rows& rows, TerminalStyle style) {
   std::cout << "\n" << styled(style, "1", title) << "\n";
-  const std::vector<Align> align(rows.empty() ? 0 : rows[0].size(), Align::Right);
-  std::vector<Align> alignment = align;
+  std::vector<Align> alignment(rows[0].size(), Align::Right);
   for (std::size_t i = 0; i < 2 && i < alignment.size(); ++i) alignment[i] = Align::Left;
   for (const std::string& line : grid_lines(rows, alignment)) std::cout << "  " << line << "\n";
 }

@@ -1,9 +1,9 @@
 #include <cmath>
 
 #include "methods/layer_cell.h"
-#include "methods/models/layer_maps.h"
 #include "methods/layer_method.h"
 #include "methods/models/batch_norm.h"
+#include "methods/models/layer_maps.h"
 #include "methods/models/ops.h"
 #include "runner/core/error.h"
 #include "runner/core/params.h"

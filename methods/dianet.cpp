@@ -1,6 +1,6 @@
 #include "methods/layer_cell.h"
-#include "methods/models/layer_maps.h"
 #include "methods/layer_method.h"
+#include "methods/models/layer_maps.h"
 #include "runner/core/params.h"
 
 namespace ablate::methods::dianet {

@@ -1,8 +1,8 @@
 #include <cmath>
 
 #include "methods/dla.h"
-#include "methods/models/layer_maps.h"
 #include "methods/layer_method.h"
+#include "methods/models/layer_maps.h"
 #include "runner/core/params.h"
 
 namespace ablate::methods::dla_light {

@@ -1,7 +1,7 @@
 #include <cmath>
 
-#include "methods/models/layer_maps.h"
 #include "methods/layer_method.h"
+#include "methods/models/layer_maps.h"
 #include "methods/mrla.h"
 
 namespace ablate::methods::eca {

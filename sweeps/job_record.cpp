@@ -29,7 +29,10 @@ std::string command_line(const std::filesystem::path& process) {
 }  // namespace
 
 void write_job_record(const RunPaths& paths, const JobRecord& record) {
-  const json text = {{"attempt", record.attempt}, {"handle", record.handle}};
+  const json text = {{"attempt", record.attempt},
+                     {"handle", record.handle},
+                     {"total_steps", record.total_steps},
+                     {"global_batch", record.global_batch}};
   write_file_atomic(record_file(paths), text.dump());
 }
 
@@ -37,7 +40,9 @@ std::optional<JobRecord> read_job_record(const RunPaths& paths) {
   if (!std::filesystem::exists(record_file(paths))) return std::nullopt;
   const json text = json::parse(read_file(record_file(paths)), nullptr, false);
   try {
-    return JobRecord{text.at("attempt").get<int>(), text.at("handle")};
+    return JobRecord{text.at("attempt").get<int>(), text.at("handle"),
+                     text.value("total_steps", std::int64_t{0}),
+                     text.value("global_batch", std::int64_t{0})};
   } catch (const json::exception&) {
     return std::nullopt;
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -16,6 +17,8 @@ namespace ablate {
 struct JobRecord {
   int attempt = 0;
   nlohmann::json handle;  ///< Job::handle()
+  // For those who look on; 0: unknown.
+  std::int64_t total_steps = 0, global_batch = 0;
 };
 
 void write_job_record(const RunPaths& paths, const JobRecord& record);

@@ -74,9 +74,10 @@ std::vector<std::unique_ptr<LiveAttempt>> LiveAttempt::start(Executor& executor,
   ABLATE_CHECK(jobs.size() == plans.size());
   std::vector<std::unique_ptr<LiveAttempt>> attempts;
   for (std::size_t i = 0; i < plans.size(); ++i) {
-    const auto& [paths, spec, request] = plans[i];
-    write_job_record(paths, {request.attempt, jobs[i]->handle()});
-    attempts.emplace_back(new LiveAttempt(paths, request.attempt, std::move(jobs[i])));
+    const Plan& plan = plans[i];
+    const int attempt = plan.request.attempt;
+    write_job_record(plan.paths, {attempt, jobs[i]->handle(), plan.total_steps, plan.global_batch});
+    attempts.emplace_back(new LiveAttempt(plan.paths, attempt, std::move(jobs[i])));
   }
   return attempts;
 }

@@ -20,6 +20,7 @@ class LiveAttempt {
     RunPaths paths;
     std::string spec;
     JobRequest request;
+    std::int64_t total_steps = 0, global_batch = 0;  ///< for those who look on
   };
   /// Prepares the runs' folders (spec, fence, no stop file) and starts their jobs, in one process
   /// when there are several. Throws Error.

@@ -138,8 +138,11 @@ std::vector<ScheduleEntry*> Scheduler::claim(const std::vector<ScheduleEntry*>& 
     const ScheduledRun& run = *entry->run;
     const auto claim = store_.claim(run.id);
     if (claim) {
-      plans.push_back(
-          {paths(*entry), run.spec, {run.id, claim->attempt, claim->fence, run.init_file}});
+      plans.push_back({paths(*entry),
+                       run.spec,
+                       {run.id, claim->attempt, claim->fence, run.init_file},
+                       run.total_steps,
+                       run.global_batch});
       claimed.push_back(entry);
       continue;
     }

@@ -30,7 +30,7 @@ SlurmSettings read_slurm(Params& params) {
   slurm.setup = params.text("setup", "", "shell line before the ranks, such as \"module load x\"");
   slurm.look_every = params.number("look_every", slurm.look_every, 0.1, 3600,
                                    "seconds between two questions to Slurm's controller");
-  if (const Value* list = params.raw("options", "further options of sbatch, as they are")) {
+  if (const Value* list = params.raw("options", "list of further options of sbatch, as they are")) {
     for (const Value& option : list->as_array()) slurm.options.push_back(option.as_string());
   }
   if (!slurm.time.empty() && !slurm_seconds(slurm.time)) {

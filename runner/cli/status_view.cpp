@@ -1,6 +1,7 @@
 #include "runner/cli/status_view.h"
 
 #include <algorithm>
+#include <cmath>
 #include <iostream>
 
 #include "results/lease.h"
@@ -26,33 +27,53 @@ RunProgress progress_of(const RunLine& line, const Workspace& workspace) {
   return SpoolFollower(RunPaths(workspace.out, line.run_uid).spool(line.attempts, 0)).update();
 }
 
-std::string live_text(const RunProgress& progress) {
+/// A run at work: how far it is, and where.
+struct LiveLine {
+  RunProgress progress;
+  std::optional<JobRecord> job;
+
+  std::optional<double> images_per_s() const {
+    if (!job || job->global_batch == 0 || progress.step_s.value_or(0) <= 0) return std::nullopt;
+    return static_cast<double>(job->global_batch) / *progress.step_s;
+  }
+  std::optional<double> seconds_left() const {
+    if (!job || job->total_steps == 0 || progress.step_s.value_or(0) <= 0) return std::nullopt;
+    return static_cast<double>(job->total_steps - progress.step) * *progress.step_s;
+  }
+};
+
+LiveLine live_line(const RunLine& line, const Workspace& workspace) {
+  return {progress_of(line, workspace), read_job_record(RunPaths(workspace.out, line.run_uid))};
+}
+
+std::string live_text(const LiveLine& live) {
+  const RunProgress& progress = live.progress;
   std::string text = cat("step ", progress.step);
+  if (live.job && live.job->total_steps > 0) text += cat(" of ", live.job->total_steps);
   if (progress.loss) text += cat(", loss ", *progress.loss);
   if (progress.top1) text += cat(", top1 ", *progress.top1);
-  if (progress.step_s) text += cat(", ", human_duration(*progress.step_s), " a step");
+  if (const auto speed = live.images_per_s()) text += cat(", ", std::llround(*speed), " images/s");
+  if (const auto left = live.seconds_left()) text += cat(", ", human_duration(*left), " left");
   return text;
 }
 
 /// What Slurm said last about the element that works on a run; nothing for runs of this machine.
-std::optional<SlurmElement> element_of(const RunLine& line, const Workspace& workspace) {
-  const auto record = read_job_record(RunPaths(workspace.out, line.run_uid));
-  if (!record || record->handle.value("executor", "") != "slurm") return std::nullopt;
-  return read_queue(workspace.out, record->handle.value("array", ""),
-                    record->handle.value("element", -1));
+std::optional<SlurmElement> element_of(const LiveLine& live, const Workspace& workspace) {
+  if (!live.job || live.job->handle.value("executor", "") != "slurm") return std::nullopt;
+  return read_queue(workspace.out, live.job->handle.value("array", ""),
+                    live.job->handle.value("element", -1));
 }
 
-std::string running_text(const RunLine& line, const Workspace& workspace) {
-  const RunProgress progress = progress_of(line, workspace);
-  const auto element = element_of(line, workspace);
-  if (!element) return live_text(progress);
-  if (progress.records > 0) return cat(live_text(progress), ", job ", element->job);
+std::string running_text(const LiveLine& live, const Workspace& workspace) {
+  const auto element = element_of(live, workspace);
+  if (!element) return live_text(live);
+  if (live.progress.records > 0) return cat(live_text(live), ", job ", element->job);
   return cat("job ", element->job, " ", element->state,
              element->reason == "None" ? "" : cat(" (", element->reason, ")"));
 }
 
 std::string remark(const RunLine& line, const Workspace& workspace) {
-  if (line.state == "running") return running_text(line, workspace);
+  if (line.state == "running") return running_text(live_line(line, workspace), workspace);
   if (line.state == "done" || line.cause.empty()) return "";
   return line.detail.empty() ? line.cause : cat(line.cause, ": ", line.detail);
 }
@@ -81,12 +102,13 @@ ordered_json run_json(const RunLine& line, const Workspace& workspace) {
                       {"end_us", optional_json(line.end_us)},
                       {"step", optional_json(line.last_step)}};
   if (line.state == "running") {
-    const RunProgress progress = progress_of(line, workspace);
-    run["step"] = progress.step;
-    run["loss"] = optional_json(progress.loss);
-    run["top1"] = optional_json(progress.top1);
-    run["step_s"] = optional_json(progress.step_s);
-    if (const auto element = element_of(line, workspace)) {
+    const LiveLine live = live_line(line, workspace);
+    run["step"] = live.progress.step;
+    run["loss"] = optional_json(live.progress.loss);
+    run["top1"] = optional_json(live.progress.top1);
+    run["images_per_s"] = optional_json(live.images_per_s());
+    run["seconds_left"] = optional_json(live.seconds_left());
+    if (const auto element = element_of(live, workspace)) {
       run["slurm"] = {
           {"job", element->job}, {"state", element->state}, {"reason", element->reason}};
     }

@@ -95,7 +95,8 @@ TEST_F(LongSlurmClusterSchedule, ARunThatIsLongerThanAJobGoesOnInTheSameElement)
   // A minute is less than twice the grace: a job stops after half of it.
   EXPECT_TRUE(
       run(cluster_head("steps = 360, step_ms = 100", 1, 1, "time = \"1\", grace = 50")).complete());
-  EXPECT_EQ(attempts("a"), "interrupted:walltime done:finished");
+  // Slurm's warning may come up to a minute early, before our own deadline.
+  EXPECT_EQ(query("SELECT outcome FROM attempt ORDER BY n"), "interrupted done");
   const std::string jobs = test::SlurmCluster::ask({"squeue", "-h", "-t", "all", "-r"});
   EXPECT_EQ(std::count(jobs.begin(), jobs.end(), '\n'), 1) << jobs;
 }

@@ -177,6 +177,10 @@ TEST_F(SlurmSchedule, StatusShowsWhereAJobWaits) {
   EXPECT_NE(status.output.find("\"job\": \"100_1\""), std::string::npos) << status.output;
   EXPECT_NE(status.output.find("\"state\": \"PENDING\""), std::string::npos) << status.output;
   EXPECT_NE(status.output.find("\"state\": \"RUNNING\""), std::string::npos) << status.output;
+  EXPECT_NE(status.output.find("\"images_per_s\": "), std::string::npos) << status.output;
+  const CapturedRun text = test::run_ablate(folder_.path(), {"status"});
+  EXPECT_NE(text.output.find(" of 200, loss"), std::string::npos) << text.output;
+  EXPECT_NE(text.output.find(" left, job 100_0"), std::string::npos) << text.output;
   sweep.signal_group(SIGINT);
   EXPECT_EQ(sweep.wait().code, 3);
 }

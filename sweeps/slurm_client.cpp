@@ -32,7 +32,7 @@ bool is_one_of(const std::array<std::string_view, kCount>& names, const std::str
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-std::string ask(std::vector<std::string> arguments) {
+std::string answer_of(std::vector<std::string> arguments) {
   ProcessOptions options;
   options.arguments = std::move(arguments);
   options.die_with_parent = true;
@@ -59,15 +59,16 @@ bool SlurmElement::is_over() const { return state.empty() || is_one_of(kOver, st
 
 std::string SlurmClient::submit(std::vector<std::string> arguments) const {
   arguments.insert(arguments.begin(), {"sbatch", "--parsable"});
-  const std::string answer = without_newline(ask(std::move(arguments)));
+  const std::string answer = without_newline(answer_of(std::move(arguments)));
   return answer.substr(0, answer.find(';'));  // a cluster's name may follow
 }
 
 std::map<std::string, std::map<int, SlurmElement>> SlurmClient::list(
     const std::vector<std::string>& names) const {
   std::map<std::string, std::map<int, SlurmElement>> found;
-  const std::string answer = ask({"squeue", "--noheader", "--array", "--states=all",
-                                  cat("--name=", join(names, ",")), "--format=%j|%F|%K|%T|%r"});
+  const std::string answer =
+      answer_of({"squeue", "--noheader", "--array", "--states=all",
+                 cat("--name=", join(names, ",")), "--format=%j|%F|%K|%T|%r"});
   for (const std::string& line : split(answer, '\n')) {
     const std::vector<std::string> fields = split(line, '|');
     if (fields.size() != 5 || fields[2].empty() || fields[2] == "N/A") continue;
@@ -77,33 +78,35 @@ std::map<std::string, std::map<int, SlurmElement>> SlurmClient::list(
 }
 
 void SlurmClient::release(const std::vector<std::string>& elements) const {
-  ask({"scontrol", "release", join(elements, ",")});
+  answer_of({"scontrol", "release", join(elements, ",")});
 }
 
 void SlurmClient::requeue(const std::string& element) const {
-  ask({"scontrol", "requeue", element});
+  answer_of({"scontrol", "requeue", element});
 }
 
 void SlurmClient::cancel(const std::vector<std::string>& elements) const {
   std::vector<std::string> arguments = {"scancel"};
   arguments.insert(arguments.end(), elements.begin(), elements.end());
-  ask(std::move(arguments));
+  answer_of(std::move(arguments));
 }
 
 int SlurmClient::most_elements() const {
   constexpr std::string_view kKey = "MaxArraySize";
-  for (const std::string& line : split(ask({"scontrol", "show", "config"}), '\n')) {
+  for (const std::string& line : split(answer_of({"scontrol", "show", "config"}), '\n')) {
     if (!line.starts_with(kKey)) continue;
     return std::max(2, std::stoi(line.substr(line.find('=') + 1))) - 1;
   }
   return kUsualArraySize - 1;
 }
 
-std::string SlurmClient::version() const { return without_newline(ask({"sbatch", "--version"})); }
+std::string SlurmClient::version() const {
+  return without_newline(answer_of({"sbatch", "--version"}));
+}
 
 void SlurmClient::ping() const {
   try {
-    ask({"scontrol", "ping"});
+    answer_of({"scontrol", "ping"});
   } catch (const Error& error) {
     throw SlurmSilent(error.what());  // it says only that the controller is down
   }

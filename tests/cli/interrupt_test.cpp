@@ -133,7 +133,7 @@ TEST_F(Interrupt, AJobNobodyRecordedIsEnded) {
   wait_until([&] { return fs::exists(paths().spool(2, 0)); });
   ASSERT_EQ(::kill(second.pid(), SIGINT), 0);
   EXPECT_EQ(second.wait().code, 3);
-  EXPECT_EQ(query(kAttempts), "outcome\ntransient\ninterrupted\n");
+  EXPECT_EQ(query(kAttempts), "outcome\ninterrupted\ninterrupted\n");
   EXPECT_EQ(end_leftovers(paths()), 0);
 }
 

@@ -29,6 +29,7 @@
 #include "runner/core/process.h"
 #include "runner/core/run_paths.h"
 #include "runner/core/run_spec.h"
+#include "runner/core/stop.h"
 #include "tests/support/fake_answers.h"
 
 namespace ablate {
@@ -222,6 +223,7 @@ Outcome train(const Attempt& attempt, SpoolWriter& spool, std::int64_t first) {
   const Script script = script_of(attempt.spec, attempt.number);
   const std::int64_t steps = setting(attempt.spec, "steps", 10);
   const auto pause = std::chrono::milliseconds(setting(attempt.spec, "step_ms", 0));
+  StopSignal stop({.stop_file = attempt.stop_file, .deadline = {}, .file_interval = {}});
   for (std::int64_t step = first + 1; step <= steps; ++step) {
     if (auto outcome = act(script, step, spool)) return *outcome;
     std::this_thread::sleep_for(pause);
@@ -229,7 +231,7 @@ Outcome train(const Attempt& attempt, SpoolWriter& spool, std::int64_t first) {
     spool.log(loss, step, 1.0 / static_cast<double>(step));
     spool.log(top1, step, 50.0 + static_cast<double>(step));
     save_checkpoint(attempt, spool, step);
-    if (fs::exists(attempt.stop_file)) {
+    if (stop.requested()) {
       return outcome_of(OutcomeState::Interrupted, "user", step, ExitCode::Interrupted);
     }
     if (attempt.deadline && std::chrono::steady_clock::now() >= *attempt.deadline) {
@@ -307,6 +309,7 @@ int run(const std::vector<std::string>& arguments) {
   }
   std::vector<int> codes(runs.size());
   {
+    const StopHandlers handlers;  // Slurm signals every process of a job
     std::vector<std::jthread> threads;
     for (std::size_t i = 0; i < runs.size(); ++i) {
       threads.emplace_back([&, i] { codes[i] = run_rank(runs[i]); });

@@ -1,12 +1,10 @@
 #include <cmath>
 
-#include "methods/layer_cell.h"
+#include "methods/channel_bottleneck.h"
 #include "methods/layer_method.h"
 #include "methods/models/batch_norm.h"
 #include "methods/models/layer_maps.h"
 #include "methods/models/ops.h"
-#include "runner/core/error.h"
-#include "runner/core/params.h"
 
 namespace ablate::methods::cbam {
 namespace {
@@ -17,16 +15,10 @@ constexpr std::int64_t kSpatialKernel = 7;
 /// MLP's answers to means and maxima over the pixels, children fc1, fc2. Then pixels: sigmoid of a
 /// normalised 7x7 convolution of maxima and means over the channels, children spatial,
 /// spatial_norm.
-class ConvBlockAttention final : public LayerAttention {
+class ConvBlockAttention final : public ChannelBottleneck {
  public:
-  ConvBlockAttention(const LayerPlace& place, std::int64_t reduction) {
-    const std::int64_t narrow = place.channels / reduction;
-    if (narrow == 0) {
-      throw SpecError(cat("reduction = ", reduction, " leaves nothing of the ", place.channels,
-                          " channels of ", place.name));
-    }
-    fc1_ = register_module("fc1", std::make_shared<Linear>(place.channels, narrow));
-    fc2_ = register_module("fc2", std::make_shared<Linear>(narrow, place.channels));
+  ConvBlockAttention(const LayerPlace& place, std::int64_t reduction)
+      : ChannelBottleneck(place, reduction) {
     spatial_ = register_module(
         "spatial", std::make_shared<Conv2d>(2, 1, kSpatialKernel, 1, kSpatialKernel / 2, false));
     norm_ = register_module("spatial_norm", std::make_shared<GroupBatchNorm2d>(1, place.bn_group));
@@ -41,37 +33,24 @@ class ConvBlockAttention final : public LayerAttention {
     const at::Tensor logits = norm_->forward(spatial_->forward(summary), state);
     return scaled * at::sigmoid(logits).to(y.scalar_type());
   }
-  bool on_branch() const override { return true; }
   void initialize(std::uint64_t seed, const std::string& name) override {
-    fill_linear(*fc1_, seed, name + ".fc1");
-    fill_linear(*fc2_, seed, name + ".fc2");
+    ChannelBottleneck::initialize(seed, name);
     // The rule of the model's other convolutions; one output.
     constexpr double kFanOut = kSpatialKernel * kSpatialKernel;
     fill_normal(spatial_->weight, seed, name + ".spatial.weight", std::sqrt(2.0 / kFanOut));
   }
 
  private:
-  at::Tensor mlp(const at::Tensor& pooled) const {
-    return fc2_->forward(at::relu(fc1_->forward(pooled)));
-  }
-
-  std::shared_ptr<Linear> fc1_, fc2_;
   std::shared_ptr<Conv2d> spatial_;
   std::shared_ptr<GroupBatchNorm2d> norm_;
 };
 
-std::int64_t read_reduction(Params& params) {
-  return params.integer("reduction", 16, 1, 1 << 20, "channels over those of the hidden layer");
-}
+void read(Params& params) { ChannelBottleneck::read_reduction(params); }
 
 const Registry<LayerAttentionInfo>::Add added_module{
     {.name = "cbam", .make = [](Params& params, const std::vector<LayerPlace>& places) {
-       const std::int64_t reduction = read_reduction(params);
-       std::vector<std::shared_ptr<LayerAttention>> modules;
-       for (const LayerPlace& place : places) {
-         modules.push_back(std::make_shared<ConvBlockAttention>(place, reduction));
-       }
-       return modules;
+       return module_for_each<ConvBlockAttention>(places,
+                                                  ChannelBottleneck::read_reduction(params));
      }}};
 
 const Registry<MethodInfo>::Add added{{
@@ -85,7 +64,7 @@ const Registry<MethodInfo>::Add added{{
     .conflict_reason = "",
     .reconstruction = "",
     .make = [](Params& params) -> std::unique_ptr<Method> {
-      return std::make_unique<LayerMethod>("cbam", params, [](Params& p) { read_reduction(p); });
+      return std::make_unique<LayerMethod>("cbam", params, read);
     },
     .example =
         [] {

@@ -7,6 +7,13 @@
 
 namespace ablate {
 
+/// Of MethodInfo.
+inline constexpr const char* kDlaPaper =
+    "Wang et al., Strengthening Layer Interaction via Dynamic Layer Attention, IJCAI 2024";
+inline constexpr const char* kDlaReconstruction =
+    "per sample, where the public code takes the state of the first sample for the whole "
+    "batch; the state follows a block after its retrieval, which its costs imply";
+
 /// Settings of dynamic layer attention.
 struct DlaOptions {
   MrlaOptions mrla;

@@ -68,15 +68,13 @@ const Registry<LayerAttentionInfo>::Add added_module{
 const Registry<MethodInfo>::Add added{{
     .name = "dla_base",
     .summary = "softmax layer attention that refreshes what earlier blocks have left",
-    .paper = "Wang et al., Strengthening Layer Interaction via Dynamic Layer Attention, IJCAI 2024",
+    .paper = kDlaPaper,
     .semantics = 1,
     .phase = Phase::LayerAttention,
     .needs = {Slot::LayerAttention},
     .conflicts = {},
     .conflict_reason = "",
-    .reconstruction =
-        "per sample, where the public code takes the state of the first sample for the whole "
-        "batch; the state follows a block after its retrieval, which its costs imply",
+    .reconstruction = kDlaReconstruction,
     .make = [](Params& params) -> std::unique_ptr<Method> {
       return std::make_unique<LayerMethod>("dla_base", params,
                                            [](Params& p) { DlaOptions::read(p, true); });

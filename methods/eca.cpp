@@ -30,11 +30,7 @@ class EfficientChannelAttention final : public LayerAttention {
 
 const Registry<LayerAttentionInfo>::Add added_module{
     {.name = "eca", .make = [](Params&, const std::vector<LayerPlace>& places) {
-       std::vector<std::shared_ptr<LayerAttention>> modules;
-       for (const LayerPlace& place : places) {
-         modules.push_back(std::make_shared<EfficientChannelAttention>(place));
-       }
-       return modules;
+       return module_for_each<EfficientChannelAttention>(places);
      }}};
 
 const Registry<MethodInfo>::Add added{{

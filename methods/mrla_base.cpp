@@ -104,12 +104,7 @@ void read(Params& params) { MrlaOptions::read(params, true); }
 
 const Registry<LayerAttentionInfo>::Add added_module{
     {.name = "mrla_base", .make = [](Params& params, const std::vector<LayerPlace>& places) {
-       const MrlaOptions options = MrlaOptions::read(params, true);
-       std::vector<std::shared_ptr<LayerAttention>> modules;
-       for (const LayerPlace& place : places) {
-         modules.push_back(std::make_shared<MrlaBase>(place, options));
-       }
-       return modules;
+       return module_for_each<MrlaBase>(places, MrlaOptions::read(params, true));
      }}};
 
 const Registry<MethodInfo>::Add added{{

@@ -83,12 +83,7 @@ void read(Params& params) { MrlaOptions::read(params, false); }
 
 const Registry<LayerAttentionInfo>::Add added_module{
     {.name = "mrla_light", .make = [](Params& params, const std::vector<LayerPlace>& places) {
-       const MrlaOptions options = MrlaOptions::read(params, false);
-       std::vector<std::shared_ptr<LayerAttention>> modules;
-       for (const LayerPlace& place : places) {
-         modules.push_back(std::make_shared<MrlaLight>(place, options));
-       }
-       return modules;
+       return module_for_each<MrlaLight>(places, MrlaOptions::read(params, false));
      }}};
 
 const Registry<MethodInfo>::Add added{{

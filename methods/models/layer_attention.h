@@ -122,4 +122,15 @@ struct LayerAttentionInfo {
                                                        const std::vector<LayerPlace>& places);
 };
 
+/// For LayerAttentionInfo::make: a module of its own for each place.
+template <typename Module, typename... Settings>
+std::vector<std::shared_ptr<LayerAttention>> module_for_each(const std::vector<LayerPlace>& places,
+                                                             const Settings&... settings) {
+  std::vector<std::shared_ptr<LayerAttention>> modules;
+  for (const LayerPlace& place : places) {
+    modules.push_back(std::make_shared<Module>(place, settings...));
+  }
+  return modules;
+}
+
 }  // namespace ablate

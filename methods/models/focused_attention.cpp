@@ -1,5 +1,7 @@
 #include "methods/models/focused_attention.h"
 
+#include <algorithm>
+
 #include "methods/models/ops_grid.h"
 #include "methods/models/packed_rows.h"
 #include "runner/core/error.h"
@@ -64,7 +66,47 @@ at::Tensor FocusedLinearAttention::forward(const at::Tensor& tokens, ForwardStat
                      ops::BiasGradient::Consumer);
 }
 
+/// Nobody looks at the operands or changes them, and the kernels know their sizes.
+bool FocusedLinearAttention::fusable(ForwardState& state) const {
+  std::int64_t side = 0;
+  for (const auto* conv : {dwc.get(), get_v.get()}) {
+    if (conv) side = std::max(side, conv->weight.size(2));
+  }
+  return focusing_factor_ == 3 && !query_key_.cut() && !value_.cut() &&
+         ops::focused_attention_fusable(query_key_.width, side, state) &&
+         !channel_gate(query_key_, state).defined() && !state.channel_observer;
+}
+
+at::Tensor FocusedLinearAttention::attend_fused(const at::Tensor& packed,
+                                                ForwardState& state) const {
+  const auto [kernel, bias] = joint_kernel();
+  return ops::focused_attention(packed,
+                                {.heads = value_.heads,
+                                 .prefix_tokens = prefix_tokens_,
+                                 .position = positional_encoding,
+                                 .unit = at::softplus(scale),
+                                 .kernel = kernel,
+                                 .bias = bias},
+                                state);
+}
+
+/// One convolution in place of two: the smaller kernel lies in the middle of the larger one, and
+/// heads no longer share theirs.
+std::pair<at::Tensor, at::Tensor> FocusedLinearAttention::joint_kernel() const {
+  if (!get_v) return dwc ? std::pair(dwc->weight, dwc->bias) : std::pair<at::Tensor, at::Tensor>();
+  if (!dwc) return {get_v->weight, get_v->bias};
+  const std::int64_t shared = get_v->weight.size(0) / dwc->weight.size(0);
+  const auto padded = [](const at::Tensor& kernel, std::int64_t side) {
+    const std::int64_t margin = std::max<std::int64_t>(side - kernel.size(2), 0) / 2;
+    return at::constant_pad_nd(kernel, {margin, margin, margin, margin});
+  };
+  const at::Tensor own = dwc->weight.repeat({shared, 1, 1, 1});
+  return {padded(own, get_v->weight.size(2)) + padded(get_v->weight, own.size(2)),
+          dwc->bias.repeat({shared}) + get_v->bias};
+}
+
 at::Tensor FocusedLinearAttention::attend(const at::Tensor& packed, ForwardState& state) const {
+  if (fusable(state)) return attend_fused(packed, state);
   const std::int64_t queries = query_key_.channels();
   const auto parts = packed.split_with_sizes({queries, queries, value_.channels()}, 2);
   const at::Tensor unit = at::softplus(scale), gate = channel_gate(query_key_, state);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 
 #include "methods/models/layers.h"
 #include "methods/models/slots.h"
@@ -55,6 +56,9 @@ class FocusedLinearAttention final : public TokenMixer {
 
  private:
   at::Tensor attend(const at::Tensor& packed, ForwardState& state) const;
+  bool fusable(ForwardState& state) const;
+  at::Tensor attend_fused(const at::Tensor& packed, ForwardState& state) const;
+  std::pair<at::Tensor, at::Tensor> joint_kernel() const;
   at::Tensor convolve(const at::Tensor& values, const at::Tensor& mixed) const;
   void spend(std::int64_t rows, ForwardState& state) const;
   void keep_convolutions(const std::vector<std::int64_t>& kept, ParameterSlicer& slicer);

@@ -2,11 +2,13 @@
 
 #include <cmath>
 
+#include "methods/models/fused/focused_attention.h"
 #include "runner/core/error.h"
 
 namespace ablate::ops {
 namespace {
 
+constexpr bool kGridFusable = ABLATE_HAS_CUDA != 0;
 constexpr double kFocusEps = 1e-6;
 
 std::int64_t side_of(const at::Tensor& tokens) {
@@ -104,6 +106,21 @@ at::Tensor linear_attention(const at::Tensor& q, const at::Tensor& k, const at::
   const at::Tensor mixture = at::matmul(keys.transpose(2, 3), by_head(v, heads)) / tokens;
   const at::Tensor mixed = at::matmul(queries, mixture) / normaliser;
   return mixed.transpose(1, 2).flatten(2);
+}
+
+bool focused_attention_fusable(std::int64_t head_dim, std::int64_t kernel_side,
+                               const ForwardState& state) {
+  if constexpr (kGridFusable) {
+    return state.fused && fused::focused_attention_supported(head_dim, kernel_side);
+  }
+  return false;
+}
+
+at::Tensor focused_attention(const at::Tensor& qkv, const FocusedAttention& attention,
+                             const ForwardState& state) {
+  ABLATE_CHECK(kGridFusable && state.fused, "the fused form in a plain pass");
+  if constexpr (kGridFusable) return fused::focused_attention(qkv, attention);
+  return {};
 }
 
 }  // namespace ablate::ops

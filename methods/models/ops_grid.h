@@ -59,4 +59,21 @@ at::Tensor focus(const at::Tensor& x, const at::Tensor& scale, const at::Tensor&
 at::Tensor linear_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             std::int64_t heads);
 
+/// Focused linear attention with exponent 3 and the depthwise convolution of its values.
+struct FocusedAttention {
+  std::int64_t heads = 1;
+  std::int64_t prefix_tokens = 0;  ///< without part in the convolution
+  at::Tensor position;             ///< (1, N, C), added to keys; undefined: none
+  at::Tensor unit;                 ///< (1, 1, C): scale of focus()
+  /// Of the convolution, as in depthwise_conv(), (d, 1, k, k) and (d), in float; undefined: none.
+  at::Tensor kernel, bias;
+};
+/// Whether there is a fused form for heads of that width and convolutions of that side (0: none).
+/// It exists with exponent 3 alone.
+bool focused_attention_fusable(std::int64_t head_dim, std::int64_t kernel_side,
+                               const ForwardState& state);
+/// Of packed rows (B, N, 3 C), in its fused form: (B, N, C).
+at::Tensor focused_attention(const at::Tensor& qkv, const FocusedAttention& attention,
+                             const ForwardState& state);
+
 }  // namespace ablate::ops

@@ -45,7 +45,7 @@ class DlaBase final : public MrlaBase {
     const at::Tensor factors = at::stack(history.value_factors, 2);
     const std::int64_t heads = weights.size(1);
     const at::Tensor of_channels = weights.unsqueeze(2) * factors.unflatten(1, {heads, -1});
-    return weighted_sum(of_channels.flatten(1, 2), history.values);
+    return weighted_sum(of_channels.flatten(1, 2), history.values, state);
   }
 
  private:

@@ -29,7 +29,7 @@ at::Tensor MrlaBase::retrieve(const at::Tensor& map, const at::Tensor&, ForwardS
 }
 
 at::Tensor MrlaBase::sum_values(const at::Tensor& weights, const ForwardState& state) const {
-  return weighted_sum(weights, state.layer_history->values);
+  return weighted_sum(weights, state.layer_history->values, state);
 }
 
 at::Tensor MrlaBase::retrieve_all(const at::Tensor& query, ForwardState& state) const {

@@ -40,7 +40,7 @@ at::Tensor MrlaLight::retrieve(const at::Tensor& map, const at::Tensor& previous
   if (state.retrievals) record_logits(logits, state);
   const at::Tensor value = on_tokens() ? at::gelu(value_of(map)) : value_of(map);
   const at::Tensor before = refresh(previous, history).to(value.scalar_type());
-  history.retrieved = weighted_sum(channel_weights(logits), {{value}, {before}});
+  history.retrieved = weighted_sum(channel_weights(logits), {{value}, {before}}, state);
   advance(pooled, history);
   return history.retrieved;
 }

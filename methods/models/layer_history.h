@@ -10,6 +10,7 @@ namespace ablate {
 struct MapUses : torch::CustomClassHolder {
   struct Use {
     at::Tensor weights, upstream;
+    bool fused;
   };
   std::vector<Use> list;
 };

@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "methods/models/fused/layer_sum.h"
 #include "runner/core/error.h"
 
 namespace ablate {
@@ -12,8 +13,14 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+constexpr bool kSumFusable = ABLATE_HAS_CUDA != 0;
+
 /// base (may be undefined) plus the maps, each times its column of weights (B, g, t).
-at::Tensor add_up(const at::Tensor& base, const at::Tensor& weights, at::TensorList maps) {
+at::Tensor add_up(const at::Tensor& base, const at::Tensor& weights, at::TensorList maps,
+                  bool fused) {
+  if constexpr (kSumFusable) {
+    if (fused) return fused::layer_sum(base, weights, maps);
+  }
   at::Tensor sum = base.defined() ? base.clone() : at::Tensor();
   for (std::size_t i = 0; i < maps.size(); ++i) {
     const at::Tensor weight =
@@ -29,7 +36,10 @@ at::Tensor add_up(const at::Tensor& base, const at::Tensor& weights, at::TensorL
 
 /// Gradient of the weights (B, g, t).
 at::Tensor weight_gradient(const at::Tensor& upstream, at::TensorList maps,
-                           const at::Tensor& weights) {
+                           const at::Tensor& weights, bool fused) {
+  if constexpr (kSumFusable) {
+    if (fused) return fused::layer_sum_gradient(upstream, maps, weights.size(1));
+  }
   std::vector<at::Tensor> columns;
   for (const at::Tensor& map : maps) {
     const at::Tensor of_channels = at::sum(upstream * map, {2, 3}, false, weights.scalar_type());
@@ -49,32 +59,34 @@ Uses to_uses(const c10::IValue& value) {
 
 struct WeightedSum : torch::autograd::Function<WeightedSum> {
   static at::Tensor forward(AutogradContext* tape, const at::Tensor& weights, at::TensorList maps,
-                            const std::vector<Uses>& uses) {
+                            const std::vector<Uses>& uses, bool fused) {
     variable_list saved{weights};
     saved.insert(saved.end(), maps.begin(), maps.end());
     tape->save_for_backward(std::move(saved));
+    tape->saved_data["fused"] = fused;
     for (std::size_t i = 0; i < uses.size(); ++i) {
       if (uses[i]) tape->saved_data[std::to_string(i)] = to_value(uses[i]);
     }
-    return add_up({}, weights, maps);
+    return add_up({}, weights, maps, fused);
   }
 
   static variable_list backward(AutogradContext* tape, const variable_list& gradients) {
     const variable_list saved = tape->get_saved_variables();
     const at::Tensor &weights = saved[0], &upstream = gradients[0];
+    const bool fused = tape->saved_data["fused"].toBool();
     const std::vector<at::Tensor> maps(saved.begin() + 1, saved.end());
-    variable_list result{weight_gradient(upstream, maps, weights)};
+    variable_list result{weight_gradient(upstream, maps, weights, fused)};
     for (std::size_t i = 0; i < maps.size(); ++i) {
       const at::Tensor weight = weights.select(2, static_cast<std::int64_t>(i));
       const auto shared = tape->saved_data.find(std::to_string(i));
       if (shared != tape->saved_data.end()) {
-        to_uses(shared->second)->list.push_back({weight, upstream});
+        to_uses(shared->second)->list.push_back({weight, upstream, fused});
         result.emplace_back();
       } else {
         result.push_back(upstream * spread_heads(weight, upstream));
       }
     }
-    result.emplace_back();  // of uses, which are no tensor
+    result.resize(result.size() + 2);  // of what is no tensor
     return result;
   }
 };
@@ -95,7 +107,7 @@ struct ShareMap : torch::autograd::Function<ShareMap> {
       weights.push_back(use.weights);
       upstreams.push_back(use.upstream);
     }
-    return {add_up(gradients[0], at::stack(weights, 2), upstreams), {}};
+    return {add_up(gradients[0], at::stack(weights, 2), upstreams, uses.front().fused), {}};
   }
 };
 
@@ -134,7 +146,8 @@ SharedMap share_map(const at::Tensor& map) {
   return {ShareMap::apply(map, uses), uses};
 }
 
-at::Tensor weighted_sum(const at::Tensor& weights, const std::vector<SharedMap>& maps) {
+at::Tensor weighted_sum(const at::Tensor& weights, const std::vector<SharedMap>& maps,
+                        const ForwardState& state) {
   ABLATE_CHECK(!maps.empty() && weights.size(2) == std::ssize(maps), weights.sizes(),
                " weights of ", maps.size(), " maps");
   std::vector<at::Tensor> tensors;
@@ -143,7 +156,7 @@ at::Tensor weighted_sum(const at::Tensor& weights, const std::vector<SharedMap>&
     tensors.push_back(map.map);
     uses.push_back(map.uses);
   }
-  return WeightedSum::apply(weights, at::TensorList(tensors), uses);
+  return WeightedSum::apply(weights, at::TensorList(tensors), uses, state.fused != nullptr);
 }
 
 }  // namespace ablate

@@ -33,6 +33,8 @@ at::Tensor as_channel_factors(const at::Tensor& factors, const at::Tensor& map);
 SharedMap share_map(const at::Tensor& map);
 
 /// sum_i weights[.., i] maps[i], weights (B, g, t), t >= 1. The maps are not brought together.
-at::Tensor weighted_sum(const at::Tensor& weights, const std::vector<SharedMap>& maps);
+/// Fused passes take ours for bfloat16 maps.
+at::Tensor weighted_sum(const at::Tensor& weights, const std::vector<SharedMap>& maps,
+                        const ForwardState& state);
 
 }  // namespace ablate

@@ -167,6 +167,49 @@ INSTANTIATE_TEST_SUITE_P(
       return cat(setting.param.model, "_", method.substr(begin, method.find('\'', begin) - begin));
     });
 
+class WeightedSumGpu : public LayerAttentionGpu {};
+
+// Sums of shared maps and their gradients, read by two sums, against the CPU in double.
+TEST_P(WeightedSumGpu, IsThatOfTheCpu) {
+  FusedContext context(gpu_);
+  const auto run = [&](at::Device device, at::ScalarType type, bool fused) {
+    ForwardState state;
+    state.fused = fused ? &context : nullptr;
+    const auto on = [&](const at::Tensor& tensor) { return tensor.to(device, type); };
+    std::vector<at::Tensor> leaves;
+    std::vector<SharedMap> maps;
+    for (const at::Tensor& map : test::wavy_maps(3, 4, 64, 6)) {
+      leaves.push_back(on(map).contiguous(at::MemoryFormat::ChannelsLast).requires_grad_());
+      maps.push_back(share_map(leaves.back()));
+    }
+    at::Tensor loss;
+    for (const std::int64_t count : {2, 3}) {
+      const at::Tensor weights = on(test::wavy_maps(1, 4, 2, 1)[0].view({4, 2, 1}))
+                                     .to(type == at::kBFloat16 ? at::kFloat : type)
+                                     .expand({4, 2, count})
+                                     .clone()
+                                     .requires_grad_();
+      leaves.push_back(weights);
+      const at::Tensor sum = weighted_sum(
+          weights, {maps.begin(), maps.begin() + static_cast<std::ptrdiff_t>(count)}, state);
+      const at::Tensor part = (sum.to(at::kDouble) * (1.0 + 0.5 * count)).square().sum();
+      loss = loss.defined() ? loss + part : part;
+    }
+    loss.backward();
+    std::vector<at::Tensor> flat;
+    for (const at::Tensor& leaf : leaves) {
+      flat.push_back(leaf.grad().to(at::kCPU, at::kDouble).contiguous().flatten());
+    }
+    return at::cat(flat);
+  };
+  const at::Tensor truth = run(at::kCPU, at::kDouble, false);
+  EXPECT_LT(gradient_error(run(gpu_, at::kFloat, true), truth), 1e-5);
+  EXPECT_LT(gradient_error(run(gpu_, at::kFloat, false), truth), 1e-5);
+  EXPECT_LT(gradient_error(run(gpu_, at::kBFloat16, true), truth), 0.02);
+}
+
+INSTANTIATE_TEST_SUITE_P(One, WeightedSumGpu, testing::Values(Setting{}));
+
 }  // namespace
 }  // namespace ablate
 

@@ -107,7 +107,7 @@ TEST(MrlaForms, LinearAttentionIsTheGatedRecurrence) {
     }
     std::vector<SharedMap> so_far;
     for (std::int64_t i = 0; i <= t; ++i) so_far.push_back({values[static_cast<std::size_t>(i)]});
-    const at::Tensor all = weighted_sum(at::stack(weights, 2), so_far);
+    const at::Tensor all = weighted_sum(at::stack(weights, 2), so_far, ForwardState());
     if (t > 0) {
       const at::Tensor& value = values[static_cast<std::size_t>(t)];
       const at::Tensor gated = value * spread_heads(weights.back(), value);

@@ -31,6 +31,13 @@ at::Tensor linear(const at::Tensor& x, const Linear& layer, ForwardState& state,
   return layer.forward(x);
 }
 
+at::Tensor class_scores(const at::Tensor& x, const Linear& layer, ForwardState& state) {
+  if constexpr (kFusable) {
+    if (state.fused) return fused::class_scores(x, layer, *state.fused);
+  }
+  return layer.forward(x);
+}
+
 at::Tensor linear_gelu(const at::Tensor& x, const Linear& layer, ForwardState& state) {
   if constexpr (kFusable) {
     if (state.fused) return fused::linear_gelu(x, layer, *state.fused);

@@ -25,6 +25,10 @@ enum class BiasGradient {
 at::Tensor linear(const at::Tensor& x, const Linear& layer, ForwardState& state,
                   BiasGradient bias_gradient = BiasGradient::Linear);
 
+/// The same as scores of classes, which a fused pass keeps in float: rounded ones tie, and ties
+/// count as errors.
+at::Tensor class_scores(const at::Tensor& x, const Linear& layer, ForwardState& state);
+
 /// GELU(x W^T + b), exact erf.
 at::Tensor linear_gelu(const at::Tensor& x, const Linear& layer, ForwardState& state);
 

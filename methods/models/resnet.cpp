@@ -141,7 +141,7 @@ class ResNet final : public Model {
          const ModelContext& context);
 
   at::Tensor forward(const at::Tensor& images, ForwardState& state) override {
-    return ops::linear(forward_features(images, state), *fc_, state);
+    return ops::class_scores(forward_features(images, state), *fc_, state);
   }
   at::Tensor forward_features(const at::Tensor& images, ForwardState& state) override;
   std::vector<LayerSite*> layer_sites() override;

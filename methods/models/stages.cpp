@@ -88,7 +88,7 @@ void StagedTransformer::add_stage(
 }
 
 at::Tensor StagedTransformer::forward(const at::Tensor& images, ForwardState& state) {
-  return ops::linear(forward_features(images, state), *head_, state);
+  return ops::class_scores(forward_features(images, state), *head_, state);
 }
 
 at::Tensor StagedTransformer::forward_features(const at::Tensor& images, ForwardState& state) {

@@ -143,9 +143,9 @@ at::Tensor VisionTransformer::final_tokens(const at::Tensor& images, ForwardStat
 
 at::Tensor VisionTransformer::forward(const at::Tensor& images, ForwardState& state) {
   const at::Tensor tokens = final_tokens(images, state);
-  const at::Tensor logits = ops::linear(tokens.select(1, 0), *head_, state);
+  const at::Tensor logits = ops::class_scores(tokens.select(1, 0), *head_, state);
   if (!head_dist_) return logits;
-  const at::Tensor distilled = ops::linear(tokens.select(1, 1), *head_dist_, state);
+  const at::Tensor distilled = ops::class_scores(tokens.select(1, 1), *head_dist_, state);
   return is_training() ? at::stack({logits, distilled}, 1) : (logits + distilled) / 2;
 }
 

@@ -9,6 +9,7 @@ namespace ablate::fused {
 
 at::Tensor linear(const at::Tensor& x, const Linear& layer, FusedContext& context,
                   bool own_bias_gradient);
+at::Tensor class_scores(const at::Tensor& x, const Linear& layer, FusedContext& context);
 at::Tensor linear_gelu(const at::Tensor& x, const Linear& layer, FusedContext& context);
 /// Whether attention() takes sequences of this length and head width.
 bool attention_supported(std::int64_t tokens, std::int64_t head_dim);

@@ -29,6 +29,19 @@ at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const at::Tens
   return y;
 }
 
+/// The same in float.
+at::Tensor float_product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                         FusedContext& context) {
+  const auto [rows, in, out] = LinearSize::of(x, weight);
+  at::Tensor y = at::empty({rows, out}, x.options().dtype(at::kFloat));
+  kernels::GemmShape shape = kernels::linear_forward(rows, in, out);
+  shape.bias = false;  // which would have to be of the output's type
+  shape.float_output = true;
+  context.gemm().run(shape, half_data(x), half_data(context.at(weight).working), y.data_ptr(),
+                     nullptr, current_stream());
+  return y.add_(bias);
+}
+
 /// dW += dy^T x.
 void add_weight_gradient(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight,
                          FusedContext& context) {
@@ -63,23 +76,25 @@ at::Tensor input_gradient(const at::Tensor& dy, const at::Tensor& x, const at::T
 class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* tape, const at::Tensor& x, const at::Tensor& weight,
-                            const at::Tensor& bias, std::int64_t context, bool own_bias_gradient) {
+                            const at::Tensor& bias, std::int64_t context, bool own_bias_gradient,
+                            bool float_output) {
     tape->save_for_backward({x, weight, bias});
     tape->saved_data["context"] = context;
     tape->saved_data["own_bias_gradient"] = own_bias_gradient;
-    return product(x, weight, bias, to_context(context));
+    return float_output ? float_product(x, weight, bias, to_context(context))
+                        : product(x, weight, bias, to_context(context));
   }
 
   static variable_list backward(AutogradContext* tape, const variable_list& gradients) {
     FusedContext& context = to_context(tape->saved_data["context"]);
     const auto saved = tape->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], &bias = saved[2];
-    const at::Tensor dy = gradients[0].contiguous();
+    const at::Tensor dy = gradients[0].to(at::kBFloat16).contiguous();
     add_weight_gradient(dy, x, weight, context);
     if (tape->saved_data["own_bias_gradient"].toBool()) add_bias_gradient(dy, bias, context);
     at::Tensor dx;
     if (tape->needs_input_grad(0)) dx = input_gradient(dy, x, weight, context);
-    return {dx, {}, {}, {}, {}};
+    return {dx, {}, {}, {}, {}, {}};
   }
 };
 
@@ -135,17 +150,26 @@ bool is_recorded(const at::Tensor& x, const at::Tensor& weight) {
   return at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad());
 }
 
-}  // namespace
-
-at::Tensor linear(const at::Tensor& x, const Linear& layer, FusedContext& context,
-                  bool own_bias_gradient) {
+at::Tensor apply_linear(const at::Tensor& x, const Linear& layer, FusedContext& context,
+                        bool own_bias_gradient, bool float_output) {
   check_input(x, layer);
   if (is_recorded(x, layer.weight)) {
     context.use(layer.weight);
     context.use(layer.bias);
   }
   return LinearFunction::apply(x.contiguous(), layer.weight, layer.bias, to_number(context),
-                               own_bias_gradient);
+                               own_bias_gradient, float_output);
+}
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const Linear& layer, FusedContext& context,
+                  bool own_bias_gradient) {
+  return apply_linear(x, layer, context, own_bias_gradient, /*float_output=*/false);
+}
+
+at::Tensor class_scores(const at::Tensor& x, const Linear& layer, FusedContext& context) {
+  return apply_linear(x, layer, context, /*own_bias_gradient=*/true, /*float_output=*/true);
 }
 
 at::Tensor linear_gelu(const at::Tensor& x, const Linear& layer, FusedContext& context) {

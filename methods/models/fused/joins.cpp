@@ -1,5 +1,6 @@
 #include "methods/models/fused/joins.h"
 
+#include <cstddef>
 #include <cstring>
 
 #include "methods/models/fused/common.h"
@@ -22,21 +23,32 @@ DeviceJoins::DeviceJoins(Model& model, std::int64_t batch, std::int64_t first_po
   for (Block* block : model.blocks()) {
     const bool mixes = block->mixer() && block->attention_gains().branch != 0.0;
     if (mixes && moves(*block, true))
-      joins_.push_back({block, true, block->block_name() + ".attn"});
-    if (moves(*block, false)) joins_.push_back({block, false, block->block_name() + ".mlp"});
+      joins_.push_back({block, true, block->block_name() + ".attn", block->drop_path()});
+    if (moves(*block, false))
+      joins_.push_back({block, false, block->block_name() + ".mlp", block->drop_path()});
+  }
+  for (const LayerSite* site : model.layer_sites()) {
+    const LayerAttention* module = site->layer_attention();
+    if (!module || module->on_branch() || module->adds_nothing() || module->drop_path() == 0.0)
+      continue;
+    joins_.push_back({nullptr, false, layer_attention_name(site->place()), module->drop_path()});
   }
   const auto count = std::ssize(joins_);
   const auto bytes = static_cast<std::int64_t>(skips_offset() + joins_.size() * sizeof(float));
   const auto options = at::TensorOptions().device(device);
   block_ = at::zeros({bytes}, options.dtype(at::kByte));
   scales_ = at::ones({count, batch}, options.dtype(at::kFloat));
-  auto* skips =
-      reinterpret_cast<float*>(static_cast<std::byte*>(block_.data_ptr()) + skips_offset());
+  auto* block = static_cast<std::byte*>(block_.data_ptr());
+  auto* skips = reinterpret_cast<float*>(block + skips_offset());
   for (std::int64_t j = 0; j < count; ++j) {
     const Join& join = joins_[static_cast<std::size_t>(j)];
     JoinNumbers numbers{.scale = scales_[j].view({batch, 1, 1}), .skip = {}};
     if (join.attention && join.block->retiring()) {
+      const std::size_t offset = static_cast<std::size_t>(j) * sizeof(kernels::DropPathJoin) +
+                                 offsetof(kernels::DropPathJoin, gain);
       numbers.skip = at::from_blob(skips + j, {1, 1, 1}, options.dtype(at::kFloat));
+      numbers.branch =
+          at::from_blob(block + joins_offset() + offset, {}, options.dtype(at::kDouble));
     }
     numbers_[join.name] = std::move(numbers);
   }
@@ -49,7 +61,7 @@ std::vector<std::byte> DeviceJoins::host_block(std::int64_t step) const {
     const Join& join = joins_[j];
     const ResidualGains gains = join.attention ? join.block->attention_gains() : ResidualGains{};
     const kernels::DropPathJoin numbers{
-        .module = hash64(join.name), .keep = 1.0 - join.block->drop_path(), .gain = gains.branch};
+        .module = hash64(join.name), .keep = 1.0 - join.drop_path, .gain = gains.branch};
     const auto skip = static_cast<float>(gains.skip);
     std::memcpy(bytes.data() + joins_offset() + j * sizeof numbers, &numbers, sizeof numbers);
     std::memcpy(bytes.data() + skips_offset() + j * sizeof skip, &skip, sizeof skip);

@@ -36,11 +36,13 @@ class DeviceJoins {
   const std::map<std::string, JoinNumbers>& numbers() const { return numbers_; }
 
  private:
-  /// One join of a block: its branch is scaled, the identity beside it amplified.
+  /// One join of a block: its branch is scaled, the identity beside it amplified. Of layer
+  /// attention: no block, for it has no gains.
   struct Join {
     Block* block;
     bool attention;
     std::string name;
+    double drop_path;
   };
   /// Where the parts of the block begin: step, joins, skips.
   std::size_t joins_offset() const { return sizeof(std::int64_t); }

@@ -15,7 +15,9 @@ namespace {
 std::vector<GroupBatchNorm2d*> norms_of(Model& model) {
   std::vector<GroupBatchNorm2d*> norms;
   for (const auto& module : model.modules()) {
-    if (auto* norm = dynamic_cast<GroupBatchNorm2d*>(module.get())) norms.push_back(norm);
+    auto* norm = dynamic_cast<GroupBatchNorm2d*>(module.get());
+    // Those of branches that are not run for a while keep their statistics.
+    if (norm && norm->weight.requires_grad()) norms.push_back(norm);
   }
   return norms;
 }

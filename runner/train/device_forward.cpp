@@ -21,7 +21,7 @@ DeviceForward::DeviceForward(Parts parts)
 }
 
 DeviceForward::~DeviceForward() {
-  wait_quietly(stream_);
+  static_cast<void>(wait_quietly(stream_));
   graph_.reset();
 }
 

@@ -24,8 +24,8 @@ c10::cuda::CUDAStream stream_for_capture(c10::DeviceIndex device) {
              : current;
 }
 
-void wait_quietly(const c10::cuda::CUDAStream& stream) {
-  static_cast<void>(cudaStreamSynchronize(stream.stream()));
+bool wait_quietly(const c10::cuda::CUDAStream& stream) {
+  return cudaStreamSynchronize(stream.stream()) == cudaSuccess;
 }
 
 bool DeviceGraph::capture(const std::function<void()>& work, std::string_view what) {

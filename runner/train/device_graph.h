@@ -13,8 +13,8 @@ namespace ablate {
 c10::cuda::CUDAStream stream_for_capture(c10::DeviceIndex device);
 
 /// Waits for a stream in a destructor, where a fault of the device must not be thrown: the next
-/// call that may throw meets it again.
-void wait_quietly(const c10::cuda::CUDAStream& stream);
+/// call that may throw meets it again. Returns whether the device still answers.
+bool wait_quietly(const c10::cuda::CUDAStream& stream);
 
 /// Work on a stream, captured into a CUDA graph once and replayed.
 class DeviceGraph {

@@ -53,7 +53,10 @@ DeviceStep::DeviceStep(Parts parts)
 }
 
 DeviceStep::~DeviceStep() {
-  wait_quietly(stream_);
+  if (!wait_quietly(stream_)) {
+    // Freeing pinned memory asks the device, which answers no more.
+    for (Slot& slot : slots_) static_cast<void>(new Slot(std::move(slot)));
+  }
   graph_.reset();
 }
 
@@ -210,6 +213,9 @@ void DeviceStep::run() {
   parts_.arena.zero_grad();
   agreed_.zero_();
   norms_.begin_step();
+  const at::Tensor step_number =
+      at::from_blob(const_cast<std::int64_t*>(device_step()), {},
+                    at::TensorOptions().dtype(at::kLong).device(agreed_.device()));
   for (std::int64_t i = 0; i < parts_.micro_batches; ++i) {
     const MicroBatch& micro = micro_batches_[static_cast<std::size_t>(i)];
     micro.joins->enqueue();
@@ -217,6 +223,7 @@ void DeviceStep::run() {
     ForwardState state;
     state.norm_shares = &norms_.parts();
     state.fused = context_ ? &*context_ : nullptr;
+    state.device_step = step_number;
     state.join_numbers = micro.joins->numbers();
     // Equal micro-batches: the mean of their means is the mean over the rank's slice.
     at::Tensor loss = parts_.loss(micro.inputs, state);

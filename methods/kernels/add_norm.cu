@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kMaxTeamBlock, 2)
   const AddNormShape& shape = arguments.shape;
   const int width = static_cast<int>(shape.width);
   const auto tokens = static_cast<unsigned>(shape.normalised);
-  const unsigned row = blockIdx.x * teams.rows + teams.team();
+  const unsigned row = block_from_end() * teams.rows + teams.team();
   const bool active = row < static_cast<unsigned>(shape.batch) * tokens;
   const unsigned sample = row / tokens;
   const unsigned token = row % tokens;

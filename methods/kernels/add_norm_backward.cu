@@ -180,10 +180,13 @@ __global__ void __launch_bounds__(kMaxTeamBlock, 1)
   ColumnGradients<Layout> sums;
   const auto rows =
       static_cast<unsigned>(arguments.shape.batch * tokens_of<Merges>(arguments.shape));
-  const unsigned stride = gridDim.x * teams.rows;
+  const auto chunks = static_cast<int>(ceil_div<unsigned>(rows, teams.rows));
   unsigned buffer = 0;
-  // All teams of a block run as often, for the barriers of team_sum().
-  for (unsigned first = blockIdx.x * teams.rows; first < rows; first += stride) {
+  // All teams of a block run as often, for the barriers of team_sum(). From the end:
+  // block_from_end().
+  for (int chunk = chunks - 1 - static_cast<int>(blockIdx.x); chunk >= 0;
+       chunk -= static_cast<int>(gridDim.x)) {
+    const unsigned first = static_cast<unsigned>(chunk) * teams.rows;
     const BackwardRow row = backward_row<Merges>(arguments, first + teams.team());
     differentiate_row<Layout, Merges>(arguments, teams, row, gamma, scratch[buffer], sums);
     buffer ^= 1U;  // a thread two rows ahead has passed a barrier behind the last reader

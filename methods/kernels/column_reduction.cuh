@@ -116,6 +116,19 @@ __device__ __forceinline__ void for_each_row(const ColumnPlace& place, std::int6
   for (; row < rows; row += place.stride, at += step) visit(BatchOf<1>{}, row, at, step);
 }
 
+/// The same from the last row to the first (see block_from_end()), without the row's number:
+/// visit(BatchOf<n>, at, step).
+template <int Batch, typename Visit>
+__device__ __forceinline__ void for_each_row_from_end(const ColumnPlace& place, std::int64_t rows,
+                                                      std::int64_t width, const Visit& visit) {
+  for_each_row<Batch>(
+      place, rows, width,
+      [&]<int kBatch>(BatchOf<kBatch> batch, std::int64_t, std::int64_t at, std::int64_t step) {
+        const std::int64_t last = (rows - 1) * width + 2 * place.column;
+        visit(batch, last - at, -step);
+      });
+}
+
 /// Ends the first stage: the block's sums go to row blockIdx.y of `partials` (slices, width).
 /// Called once by all threads, also inactive ones.
 template <int V>

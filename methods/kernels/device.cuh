@@ -144,6 +144,11 @@ __device__ __forceinline__ int warp_index() {
   return __shfl_sync(0xffffffffU, static_cast<int>(threadIdx.x) / 32, 0);
 }
 
+/// The block's number, counted from the end of the grid. A kernel that reads what a product before
+/// it wrote begins with the rows written last, which still lie in the L2 cache, and leaves there
+/// those with which the next product begins.
+__device__ __forceinline__ unsigned block_from_end() { return gridDim.x - 1 - blockIdx.x; }
+
 // Reductions. The order of additions is a fixed tree; every lane gets the same bits.
 
 /// Over aligned groups of Lanes lanes (a power of two); all 32 lanes of the warp must call it.
@@ -194,7 +199,7 @@ __device__ __forceinline__ float block_max(float value, float* scratch) {
 
 /// Blocks of `size` that cover `count`.
 template <typename Count>
-constexpr Count ceil_div(Count count, Count size) {
+__host__ __device__ constexpr Count ceil_div(Count count, Count size) {
   return (count + size - 1) / size;
 }
 

@@ -14,7 +14,7 @@ template <typename T>
 __global__ void __launch_bounds__(kForwardThreads)
     gelu_forward_kernel(const T* x, T* y, std::int64_t count) {
   constexpr int V = kFullVector<T>;
-  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kForwardElements<T> +
+  const std::int64_t first = static_cast<std::int64_t>(block_from_end()) * kForwardElements<T> +
                              V * static_cast<std::int64_t>(threadIdx.x);
   Packed<V, T> packed[kForwardVectors];
 #pragma unroll
@@ -47,8 +47,7 @@ __global__ void __launch_bounds__(kColumnThreads, kColumnBlocksPerSm)
     gelu_backward_kernel(GeluBackward<T> arguments, ColumnTiles tiles, float* partials) {
   const ColumnPlace place = column_place<V>(tiles, arguments.width);
   float sums[V] = {};
-  const auto differentiate = [&]<int kBatch>(BatchOf<kBatch>, std::int64_t, std::int64_t at,
-                                             std::int64_t step) {
+  const auto differentiate = [&]<int kBatch>(BatchOf<kBatch>, std::int64_t at, std::int64_t step) {
     Packed<V, T> x[kBatch];
     Packed<V, T> dy[kBatch];
 #pragma unroll
@@ -70,7 +69,7 @@ __global__ void __launch_bounds__(kColumnThreads, kColumnBlocksPerSm)
       store(arguments.dx + at + i * step, gradients);
     }
   };
-  for_each_row<2>(place, arguments.rows, arguments.width, differentiate);
+  for_each_row_from_end<2>(place, arguments.rows, arguments.width, differentiate);
   if (partials != nullptr) {
     write_partial_sums<V>(sums, tiles, place, arguments.width, partials);
   }

@@ -21,9 +21,14 @@ void check(cublasStatus_t status, std::string_view what,
                   where.file_name(), ":", where.line(), ")"));
 }
 
-constexpr int kCandidates = 16;
-constexpr int kTimedRepeats = 5;
-constexpr int kTimedRounds = 3;
+/// The shortest of `rounds` counts, each of so many calls.
+struct Trial {
+  int rounds, repeats;
+};
+constexpr int kCandidates = 32;
+constexpr std::size_t kFinalists = 4;
+constexpr Trial kScreening{.rounds = 2, .repeats = 3};
+constexpr Trial kFinal{.rounds = 5, .repeats = 8};
 
 /// Device memory for the time of a choice.
 class Scratch {
@@ -172,15 +177,15 @@ std::vector<cublasLtMatmulAlgo_t> candidates(cublasLtHandle_t handle, const Gemm
   return algorithms;
 }
 
-/// The shortest of some rounds, in milliseconds for all repeats; infinite when `call` fails.
+/// Milliseconds for all repeats; infinite when `call` fails.
 template <typename Call>
-float shortest_time(const Call& call, Stream stream) {
+float shortest_time(const Call& call, const Trial& trial, Stream stream) {
   const Event begin, end;
   float shortest = std::numeric_limits<float>::infinity();
   if (call() != CUBLAS_STATUS_SUCCESS) return shortest;
-  for (int round = 0; round < kTimedRounds; ++round) {
+  for (int round = 0; round < trial.rounds; ++round) {
     check_cuda(cudaEventRecord(begin.get(), stream));
-    for (int i = 0; i < kTimedRepeats; ++i) call();
+    for (int i = 0; i < trial.repeats; ++i) call();
     check_cuda(cudaEventRecord(end.get(), stream));
     check_cuda(cudaEventSynchronize(end.get()));
     float milliseconds = 0;
@@ -200,15 +205,23 @@ void Gemm::choose(Plan& plan, const GemmShape& shape, const bfloat16* a, const b
   if (!timing_ || algorithms.size() == 1) return;
   const std::size_t element = shape.float_output ? sizeof(float) : sizeof(bfloat16);
   const Scratch scratch(static_cast<std::size_t>(shape.m * shape.n) * element);
-  float best = std::numeric_limits<float>::infinity();
-  for (const cublasLtMatmulAlgo_t& algorithm : algorithms) {
-    const float time = shortest_time(
-        [&] { return plan.enqueue(*library_, algorithm, a, b, scratch.data(), stream); }, stream);
-    if (time < best) {
-      best = time;
-      plan.algorithm = algorithm;
+  const auto fastest_first = [&](std::vector<cublasLtMatmulAlgo_t> tried, const Trial& trial) {
+    std::vector<std::pair<float, std::size_t>> times;
+    for (std::size_t i = 0; i < tried.size(); ++i) {
+      times.emplace_back(
+          shortest_time(
+              [&] { return plan.enqueue(*library_, tried[i], a, b, scratch.data(), stream); },
+              trial, stream),
+          i);
     }
-  }
+    std::ranges::sort(times);
+    std::vector<cublasLtMatmulAlgo_t> sorted;
+    for (const auto& [time, i] : times) sorted.push_back(tried[i]);
+    return sorted;
+  };
+  auto finalists = fastest_first(algorithms, kScreening);
+  finalists.resize(std::min(finalists.size(), kFinalists));
+  plan.algorithm = fastest_first(std::move(finalists), kFinal).front();
 }
 
 Gemm::Plan& Gemm::plan(const GemmShape& shape, const bfloat16* a, const bfloat16* b,

@@ -19,6 +19,9 @@ class Subset final : public Dataset {
   std::int64_t size() const override { return static_cast<std::int64_t>(indices_.size()); }
   std::int64_t label(std::int64_t index) const override { return whole_->label(at(index)); }
   void load(std::int64_t index, Image& image) const override { whole_->load(at(index), image); }
+  std::optional<StoredImage> stored(std::int64_t index, std::string& buffer) const override {
+    return whole_->stored(at(index), buffer);
+  }
   const DatasetFacts& facts() const override { return whole_->facts(); }
 
   std::string fingerprint() const override {

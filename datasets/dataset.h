@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -22,6 +24,14 @@ struct DatasetFacts {
   Normalization normalization;
 };
 
+/// A sample as it is stored: the file of a JPEG or PNG, or its pixels.
+struct StoredImage {
+  std::span<const std::uint8_t> bytes;
+  std::string_view name;  ///< for messages
+  int width = 0;          ///< of `bytes` that are RGB pixels (HWC); 0 for an image file
+  int height = 0;
+};
+
 /// index -> image and label. Immutable after construction, so every member is thread-safe.
 class Dataset {
  public:
@@ -31,6 +41,12 @@ class Dataset {
   /// Decodes sample `index` into `image` (its buffer is reused). Throws Error naming the file when
   /// the sample cannot be decoded.
   virtual void load(std::int64_t index, Image& image) const = 0;
+  /// The stored form of sample `index`, for who decodes only a part of it; nothing for sets that do
+  /// not keep their images so. A view of mapped memory where the set has some, else of `buffer`:
+  /// valid as long as the set and an unchanged buffer.
+  virtual std::optional<StoredImage> stored(std::int64_t /*index*/, std::string& /*buffer*/) const {
+    return std::nullopt;
+  }
   /// Hash of the content (or of names, sizes and times where content is too large to read), so that
   /// other data under the same name is noticed.
   virtual std::string fingerprint() const = 0;

@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
+#include "runner/core/drill_fault.h"
 #include "runner/train/spec_resolver.h"
 
 namespace ablate {
@@ -29,6 +31,7 @@ struct Environment {
   std::filesystem::path stop_file{};  ///< empty: the run's own
   std::filesystem::path profile{};    ///< Chrome trace of a few steps; empty: none
   double deadline_seconds = 0;        ///< from the start of the process; 0: none
+  std::optional<DrillFault> fault{};  ///< planned by a drill
 };
 
 }  // namespace ablate

@@ -1,6 +1,7 @@
 #include "runner/train/outcome.h"
 
 #include <new>
+#include <string_view>
 #include <system_error>
 
 #include "runner/core/error.h"
@@ -18,6 +19,14 @@ bool is_refused(const c10::AcceleratorError& error) {
   const int code = error.get_error_code();
   return code == kInvalidValue || code == kInvalidConfiguration || code == kNoKernelImage ||
          code == kInvalidHandle || code == kCaptureUnsupported || code == kCaptureInvalidated;
+}
+
+/// LibTorch's allocator of host memory throws no class of its own.
+bool is_out_of_memory(const std::exception& error) {
+  return dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
+         dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
+         std::string_view(error.what()).find("DefaultCPUAllocator: can't allocate memory") !=
+             std::string_view::npos;
 }
 
 }  // namespace
@@ -39,8 +48,7 @@ Outcome outcome_of(const std::exception& error) {
       default:
         outcome.cause = dynamic_cast<const BugError*>(&error) ? "bug" : "user";
     }
-  } else if (dynamic_cast<const std::bad_alloc*>(&error) ||
-             dynamic_cast<const c10::OutOfMemoryError*>(&error)) {
+  } else if (is_out_of_memory(error)) {
     outcome.state = OutcomeState::Transient;
     outcome.cause = "oom";
     outcome.exit_code = static_cast<int>(ExitCode::Transient);

@@ -109,8 +109,18 @@ bool LiveAttempt::poll(double stall_timeout) {
   return false;
 }
 
+/// What another rank recorded: often it alone knows why the job ended.
+std::optional<Outcome> LiveAttempt::outcome_of_others() const {
+  for (int rank = 1; std::filesystem::exists(paths_.spool(attempt_, rank)); ++rank) {
+    const RunProgress progress = SpoolFollower(paths_.spool(attempt_, rank)).update();
+    if (progress.outcome && progress.outcome->state != OutcomeState::Done) return progress.outcome;
+  }
+  return std::nullopt;
+}
+
 Outcome LiveAttempt::outcome() const {
   if (progress_.outcome) return *progress_.outcome;
+  if (auto told = outcome_of_others()) return *std::move(told);
   Outcome outcome = outcome_of_exit(status_.value_or(ExitStatus{.code = -1}));
   if (!killed_for_.empty()) {
     outcome =

@@ -52,6 +52,8 @@ class LiveAttempt {
  private:
   LiveAttempt(RunPaths paths, int attempt, std::unique_ptr<Job> job);
 
+  std::optional<Outcome> outcome_of_others() const;
+
   RunPaths paths_;
   int attempt_;
   std::unique_ptr<Job> job_;

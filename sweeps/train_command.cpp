@@ -4,6 +4,7 @@
 #include <fstream>
 #include <set>
 
+#include "runner/core/drill_fault.h"
 #include "runner/core/run_paths.h"
 #include "runner/core/text.h"
 
@@ -40,6 +41,8 @@ std::vector<std::string> train_arguments(const std::vector<JobRequest>& requests
   add("--checkpoint-every", launch.checkpoint_every);
   add("--checkpoint-steps", launch.checkpoint_steps);
   add("--keep-checkpoints", launch.keep_checkpoints);
+  const std::filesystem::path fault = drill_file(workspace.out);
+  if (std::filesystem::exists(fault)) add("--drill", fault.string());
   return arguments;
 }
 

@@ -25,6 +25,7 @@ struct RunOptions {
   std::vector<std::string> data, init_files;
   std::vector<int> attempts;
   std::vector<std::int64_t> fences;
+  std::string drill;
   std::size_t at_a_time = 0;
   bool all = false;
   Environment environment{.attempt = 0, .fence = 0};
@@ -56,10 +57,22 @@ int run_several(std::vector<PackedRun> runs, const RunOptions& options, Communic
                                                          options.environment.deadline_seconds)});
 }
 
+/// Only in a folder that a drill made: nobody's runs meet a fault by mistake.
+DrillFault planned_fault(const fs::path& file, const fs::path& out) {
+  if (!fs::exists(file) || !fs::exists(drill_file(out)) || !fs::equivalent(file, drill_file(out))) {
+    throw SpecError(cat("--drill ", file.string(), ": accepted is only ", drill_file(out).string(),
+                        ", as `ablate drill` leaves it in the output folders of its own runs"));
+  }
+  return read_drill_fault(file);
+}
+
 int run_rank(RunOptions options, Communicator& world) {
   Environment& environment = options.environment;
   environment.data = parse_data_roots(options.data);
   environment.out = fs::absolute(environment.out);
+  if (!options.drill.empty()) {
+    environment.fault = planned_fault(options.drill, environment.out);
+  }
   const RunNames names{.words = options.words,
                        .all = options.all,
                        .attempts = options.attempts,
@@ -121,6 +134,9 @@ void add_options(CLI::App& app, RunOptions& options) {
       ->type_name("FILE");
   app.add_option("--stop-file", env.stop_file, "Its existence stops the run (default: RUN/stop)");
   app.add_option("--deadline", env.deadline_seconds, "Seconds from now after which the run stops");
+  app.add_option("--drill", options.drill,
+                 "A fault that `ablate drill` planned for one of its own runs: OUT/drill.json")
+      ->type_name("FILE");
 }
 
 const Registry<Verb>::Add added{{

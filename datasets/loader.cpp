@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "datasets/ordered_pool.h"
+#include "datasets/repeated_draw.h"
 #include "runner/core/error.h"
 
 namespace ablate {
@@ -82,9 +83,10 @@ struct TrainLoader::State {
                             Purpose::DataOrder, static_cast<std::uint64_t>(epoch));
     Image image;
     for (std::int64_t row = 0; row < rows; ++row) {
-      // Repeated augmentation: each drawn image stands `repeated` times in a row of the order.
       const std::int64_t draw =
-          step % plan.steps * options.global_batch + batch.first_position + row;
+          step % plan.steps * options.global_batch +
+          dealt_draw(batch.first_position + row, options.global_batch,
+                     recipe.mixing.enabled() ? options.mix_group : 0, recipe.repeated);
       const auto index =
           static_cast<std::int64_t>(order(static_cast<std::uint64_t>(draw / recipe.repeated)));
       const AugmentKey key{

@@ -36,13 +36,13 @@ struct AugmentRecipe {
   std::optional<RandAugment> randaugment;
   Erasing erasing;
   Mixing mixing;
-  int repeated = 1;  ///< draws of one image in a row of the epoch's order (Hoffer et al. 2020)
+  int repeated = 1;  ///< draws of one image, see repeated_draw.h
 
   int eval_resize = 0;  ///< short side of evaluation images before the centre crop
 };
 
 /// Version of what a recipe does to an image: raised when the same recipe would give other pixels.
-inline constexpr int kAugmentSemantics = 1;
+inline constexpr int kAugmentSemantics = 2;
 
 /// The names a spec may use, each a set of defaults for all keys: "none", "cifar" (padded crop,
 /// flip), "cifar_strong" (that, RandAugment, erasing, mixup, cutmix), "deit" (Touvron et al. 2021).

@@ -2,6 +2,7 @@
 
 #include "datasets/device/batches.h"
 #include "datasets/device/canvas.h"
+#include "datasets/repeated_draw.h"
 #include "datasets/transforms.h"
 
 namespace ablate::augment {
@@ -28,7 +29,9 @@ ABLATE_HOST_DEVICE CounterStream stage_stream(const TrainBatch& batch, const Sam
 ABLATE_HOST_DEVICE void draw_image(const TrainBatch& batch, std::int64_t row, SampleDraw& draw) {
   const std::int64_t epoch = *batch.step / batch.steps_per_epoch;
   const std::int64_t step = *batch.step % batch.steps_per_epoch;
-  const std::int64_t place = step * batch.global_batch + batch.first_position + row;
+  const std::int64_t place =
+      step * batch.global_batch + dealt_draw(batch.first_position + row, batch.global_batch,
+                                             batch.mix_group, batch.recipe.repeated);
   const auto repetition = static_cast<std::uint64_t>(place % batch.recipe.repeated);
   const std::uint64_t index = batch.order.at(
       static_cast<std::uint64_t>(place / batch.recipe.repeated), static_cast<std::uint64_t>(epoch));

@@ -1,6 +1,7 @@
 #include "datasets/loader.h"
 
 #include <atomic>
+#include <map>
 #include <set>
 #include <vector>
 
@@ -211,6 +212,22 @@ TEST(TrainLoader, RepeatsEachDrawInARowWithOtherAugmentation) {
     }
   }
   EXPECT_EQ(seen.size(), 24U);
+}
+
+// The set of a step's draws is that of the row of draws; what changes is who is mixed with whom.
+TEST(TrainLoader, MixesNoImageWithItsOwnCopy) {
+  Loaders run(make_recipe("cifar", 8, "pad = 4\nrepeated = 4\nmixup = 0.8"), {.ranks = 2});
+  for (int i = 0; i < 3; ++i) {
+    const Step step = run.next();
+    std::map<std::int64_t, int> copies;
+    for (std::size_t row = 0; row < 32; ++row) {
+      const std::size_t partner = row / 4 * 4 + 3 - row % 4;
+      EXPECT_NE(step.indices[row], step.indices[partner]) << row;
+      ++copies[step.indices[row]];
+    }
+    EXPECT_EQ(copies.size(), 8U);
+    for (const auto& [index, count] : copies) EXPECT_EQ(count, 4) << index;
+  }
 }
 
 TEST(TrainLoader, RefusesSizesThatDoNotDivideAndNamesTheFix) {

@@ -52,6 +52,15 @@ void ForwardState::tap(const std::string& name, const at::Tensor& tensor) {
   if (found != taps.end()) found->second = tensor;
 }
 
+void ForwardState::forget_tokens() {
+  for (at::Tensor* of_tokens :
+       {&token_sizes, &log_sizes, &sources, &keys, &carried_keys, &class_attention, &token_mask}) {
+    of_tokens->reset();
+  }
+  protected_tokens = map_height = 0;
+  proportional_attention = track_sources = carry_keys = false;
+}
+
 Mlp::Mlp(std::int64_t dim, std::int64_t hidden_dim)
     : fc1(register_module("fc1", std::make_shared<Linear>(dim, hidden_dim))),
       fc2(register_module("fc2", std::make_shared<Linear>(hidden_dim, dim))),

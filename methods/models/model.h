@@ -2,12 +2,14 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "methods/models/block.h"
 #include "methods/models/channel_gates.h"
+#include "methods/models/feature_request.h"
 #include "methods/models/layer_attention.h"
 #include "methods/models/slots.h"
 #include "runner/core/registry.h"
@@ -19,15 +21,21 @@ struct ModelContext {
   std::int64_t num_classes = 0;
   std::int64_t bn_group =
       0;  ///< consecutive images of the global batch that share BatchNorm statistics
+  /// Set: a backbone (backbone.h) is wanted, which gives feature maps and has no classifier.
+  std::optional<FeatureRequest> features{};
 };
 
 /// Images in, logits out, with named parts and slots; knows no method.
+///
+/// Dense models (ModelInfo::dense) give scores for each place of a map, (B, num_classes, h, w), at
+/// the stride of their head, of images of any size in evaluation; see dense.h.
 class Model : public torch::nn::Module {
  public:
   /// images (B, 3, S, S) -> logits (B, num_classes). A distilled model in training mode returns
   /// (B, 2, num_classes): class head, distillation head; their mean in evaluation mode.
   virtual at::Tensor forward(const at::Tensor& images, ForwardState& state) = 0;
-  /// The input of the classifier head for the class token or pooled features, (B, C).
+  /// The input of the classifier head for the class token or pooled features, (B, C). Of dense
+  /// models: the means of the last feature map over its places.
   virtual at::Tensor forward_features(const at::Tensor& images, ForwardState& state) = 0;
 
   /// Transformer blocks in order of execution; empty for convolutional models.
@@ -41,6 +49,10 @@ class Model : public torch::nn::Module {
 
   /// Norm of the residual stream after the last block; null without one.
   virtual LayerNorm* final_norm() { return nullptr; }
+
+  /// Multiplies what a dense model reads of the residual stream after each block by these factors,
+  /// by which the stream itself has been divided (fold.h).
+  virtual void rescale_taps(const std::vector<double>&) {}
 
   /// Modules whose shapes follow the number of classes.
   virtual std::vector<std::string> head_names() const = 0;
@@ -85,6 +97,8 @@ struct ModelInfo {
   /// TOML text of settings at which it trains in seconds on images of 16 x 16; the conformance
   /// tests exercise every model that gives some, and each family has one that does.
   std::string_view example{};
+  bool dense = false;  ///< scores of classes for each place of a map, instead of one an image
+  Features features = Features::None;  ///< whether it can be the backbone of a dense model
   ModelBuilder (*configure)(std::string_view name, Params& params);
 };
 

@@ -138,6 +138,11 @@ struct ForwardState {
   /// instead of keeping it (DeviceNorms), so that a captured step needs no host.
   const std::map<const GroupBatchNorm2d*, at::Tensor>* norm_shares = nullptr;
 
+  /// Rows of the map whose places are the tokens behind the protected ones; 0: the map is square.
+  std::int64_t map_height = 0;
+  /// Scores (B, K, h, w) of the auxiliary head of a dense model under training; else undefined.
+  at::Tensor auxiliary_logits;
+
   /// Gates of channels, (channels), computed by the first group that has one; see channels.h.
   std::vector<at::Tensor> seat_gates;
   /// Gates that take the place of those.
@@ -153,6 +158,8 @@ struct ForwardState {
   std::map<std::string, at::Tensor> taps;
   /// Keeps `tensor` when somebody asked for it.
   void tap(const std::string& name, const at::Tensor& tensor);
+  /// What is said of tokens holds no longer: what follows has others.
+  void forget_tokens();
 };
 
 /// Mixes information between tokens: (B, N, C) -> (B, N, C). Child `attn` of a block.

@@ -4,7 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <numbers>
-#include <vector>
+#include <utility>
 
 #include "datasets/image_kernels.h"
 #include "runner/core/error.h"
@@ -26,14 +26,19 @@ double round_15_decimals(double value) {
 
 }  // namespace
 
+void affine_bicubic(Image& image, const AffineMatrix& matrix, const Rgb& fill, Image& spare) {
+  image.pixels.push_back(0);  // one byte behind the last is read
+  const AffineRow source{image.pixels.data(), image.width, image.height, matrix, fill};
+  spare.reshape(image.width, image.height);
+  for (int y = 0; y < spare.height; ++y) image_kernels().affine_row(source, y, spare.row(y));
+  image.pixels.pop_back();
+  std::swap(image, spare);
+}
+
 Image affine_bicubic(const Image& image, const AffineMatrix& matrix, const Rgb& fill) {
-  std::vector<std::uint8_t> readable(image.pixels.size() + 1);
-  std::copy(image.pixels.begin(), image.pixels.end(), readable.begin());
-  const AffineRow source{readable.data(), image.width, image.height, matrix, fill};
-  Image out;
-  out.reshape(image.width, image.height);
-  for (int y = 0; y < out.height; ++y) image_kernels().affine_row(source, y, out.row(y));
-  return out;
+  Image result = image, spare;
+  affine_bicubic(result, matrix, fill, spare);
+  return result;
 }
 
 AffineMatrix rotation_matrix(double degrees, int width, int height) {

@@ -16,6 +16,8 @@ using Rgb = std::array<std::uint8_t, Image::kChannels>;
 /// BICUBIC, fillcolor): centres outside the image take `fill`, taps are clamped to the image, the
 /// result is truncated to 8 bits.
 Image affine_bicubic(const Image& image, const AffineMatrix& matrix, const Rgb& fill);
+/// The same in place; `spare` is room to work in.
+void affine_bicubic(Image& image, const AffineMatrix& matrix, const Rgb& fill, Image& spare);
 
 /// The matrix of Pillow's Image.rotate(degrees): counter-clockwise about the centre.
 AffineMatrix rotation_matrix(double degrees, int width, int height);

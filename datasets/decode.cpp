@@ -19,8 +19,10 @@ bool starts_with(std::span<const std::uint8_t> bytes, const std::array<std::uint
 
 }  // namespace
 
+bool is_jpeg(std::span<const std::uint8_t> bytes) { return starts_with(bytes, kJpegMagic); }
+
 void decode_image(std::span<const std::uint8_t> bytes, std::string_view name, Image& image) {
-  if (starts_with(bytes, kJpegMagic)) return decode_jpeg(bytes, name, image);
+  if (is_jpeg(bytes)) return decode_jpeg(bytes, name, image);
   if (starts_with(bytes, kPngMagic)) return decode_png(bytes, name, image);
   throw Error(cat(name, ": ", bytes.empty() ? "empty file" : "unknown image format",
                   "; accepted: JPEG, PNG"));

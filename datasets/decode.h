@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "datasets/image.h"
+#include "datasets/label_map.h"
 
 namespace ablate {
 
@@ -16,6 +17,14 @@ namespace ablate {
 /// Throws Error "`name`: reason" when the bytes are no JPEG or PNG, are cut off or damaged, or hold
 /// more than 178,956,970 pixels (Pillow's limit against decompression bombs).
 void decode_image(std::span<const std::uint8_t> bytes, std::string_view name, Image& image);
+
+/// Whether the bytes begin as a JPEG file does.
+bool is_jpeg(std::span<const std::uint8_t> bytes);
+
+/// Decodes the PNG file of an annotation: grey values or palette entries of up to 8 bits are the
+/// classes. Throws Error "`name`: reason" as decode_image does, and for pixels of another kind.
+void decode_label_map(std::span<const std::uint8_t> bytes, std::string_view name,
+                      LabelMap& labels);
 
 // The decoders behind it.
 

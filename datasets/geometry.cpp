@@ -10,43 +10,56 @@ namespace ablate {
 
 int round_half_even(double value) { return static_cast<int>(std::nearbyint(value)); }
 
-Image crop(const Image& image, const Box& box) {
+void crop(const Image& image, const Box& box, Image& out) {
   ABLATE_CHECK(box.left >= 0 && box.top >= 0 && box.width > 0 && box.height > 0 &&
                    box.left + box.width <= image.width && box.top + box.height <= image.height,
                "crop outside the image");
-  Image out;
   out.reshape(box.width, box.height);
   for (int y = 0; y < box.height; ++y) {
     const std::uint8_t* source = image.row(box.top + y) + Image::kChannels * box.left;
     std::copy_n(source, out.stride(), out.row(y));
   }
+}
+
+Image crop(const Image& image, const Box& box) {
+  Image out;
+  crop(image, box, out);
   return out;
 }
 
-Image padded_crop(const Image& image, int left, int top, int size, int pad) {
-  Image out;
+void padded_crop(const Image& image, int left, int top, int size, int pad, Image& out) {
   out.reshape(size, size);
   std::fill(out.pixels.begin(), out.pixels.end(), std::uint8_t{0});
   const int x0 = std::max(0, pad - left), x1 = std::min(size, pad - left + image.width);
   const int y0 = std::max(0, pad - top), y1 = std::min(size, pad - top + image.height);
-  if (x1 <= x0) return out;
+  if (x1 <= x0) return;
   for (int y = y0; y < y1; ++y) {
     const std::uint8_t* source = image.row(y + top - pad) + Image::kChannels * (x0 + left - pad);
     std::copy_n(source, Image::kChannels * (x1 - x0), out.row(y) + Image::kChannels * x0);
   }
+}
+
+Image padded_crop(const Image& image, int left, int top, int size, int pad) {
+  Image out;
+  padded_crop(image, left, top, size, pad, out);
   return out;
 }
 
-Image random_crop(const Image& image, int size, int pad, RandomStream& random) {
-  const int free_x = image.width + 2 * pad - size, free_y = image.height + 2 * pad - size;
+Box random_crop_box(int width, int height, int size, int pad, RandomStream& random) {
+  const int free_x = width + 2 * pad - size, free_y = height + 2 * pad - size;
   if (free_x < 0 || free_y < 0) {
-    throw Error(cat("cannot cut ", size, "x", size, " out of an image of ", image.width, "x",
-                    image.height, " padded by ", pad, "; accepted: a smaller image_size, a larger ",
+    throw Error(cat("cannot cut ", size, "x", size, " out of an image of ", width, "x", height,
+                    " padded by ", pad, "; accepted: a smaller image_size, a larger ",
                     "pad, or crop = \"resized\""));
   }
   const int top = static_cast<int>(random.below(static_cast<std::uint32_t>(free_y) + 1));
   const int left = static_cast<int>(random.below(static_cast<std::uint32_t>(free_x) + 1));
-  return padded_crop(image, left, top, size, pad);
+  return {left, top, size, size};
+}
+
+Image random_crop(const Image& image, int size, int pad, RandomStream& random) {
+  const Box window = random_crop_box(image.width, image.height, size, pad, random);
+  return padded_crop(image, window.left, window.top, size, pad);
 }
 
 Box center_crop_box(int width, int height, int size) {

@@ -10,13 +10,18 @@ int round_half_even(double value);
 
 /// The part of `image` inside `box`, which must lie inside the image.
 Image crop(const Image& image, const Box& box);
+/// The same into `out`, whose buffer is reused.
+void crop(const Image& image, const Box& box, Image& out);
 
 /// A `size` x `size` window of the image surrounded by `pad` black pixels on every side; (left,
 /// top) counts from the padded corner. The window must lie inside the padded image.
 Image padded_crop(const Image& image, int left, int top, int size, int pad);
+void padded_crop(const Image& image, int left, int top, int size, int pad, Image& out);
 
-/// padded_crop at a uniformly drawn place (torchvision RandomCrop(size, padding=pad)).
+/// A window for padded_crop at a uniformly drawn place (torchvision RandomCrop(size, padding=pad)).
 /// Draws: top, left. Throws Error when the padded image is smaller than the window.
+Box random_crop_box(int width, int height, int size, int pad, RandomStream& random);
+/// padded_crop there.
 Image random_crop(const Image& image, int size, int pad, RandomStream& random);
 
 /// Where torchvision's CenterCrop(size) cuts: offsets round_half_even((dim - size) / 2).
@@ -26,6 +31,8 @@ Box center_crop_box(int width, int height, int size);
 /// Size after torchvision's Resize(short_side): the long side is trunc(short_side * long / short).
 struct Size {
   int width, height;
+
+  bool operator==(const Size&) const = default;
 };
 Size resized_size(int width, int height, int short_side);
 

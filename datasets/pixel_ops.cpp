@@ -141,13 +141,13 @@ void adjust_contrast(Image& image, double factor) {
 
 void adjust_brightness(Image& image, double factor) { apply_lut(image, blend_lut(0, factor)); }
 
-void adjust_sharpness(Image& image, double factor) {
+void adjust_sharpness(Image& image, double factor, Image& spare) {
   if (image.width < 3 || image.height < 3) return;  // all border, which smoothing copies
-  const Image source = image;
+  spare = image;
   const std::size_t inner = image.stride() - 2 * kChannels;
   std::vector<std::uint8_t> smooth(inner);
   for (int y = 1; y + 1 < image.height; ++y) {
-    const std::uint8_t *above = source.row(y - 1), *at = source.row(y), *below = source.row(y + 1);
+    const std::uint8_t *above = spare.row(y - 1), *at = spare.row(y), *below = spare.row(y + 1);
     image_kernels().smooth(above, at, below, inner, smooth.data());
     image_kernels().blend(smooth.data(), at + kChannels, inner, static_cast<float>(factor),
                           image.row(y) + kChannels);

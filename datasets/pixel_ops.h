@@ -24,6 +24,7 @@ void solarize_add(Image& image, int add);
 void adjust_color(Image& image, double factor);       ///< the pixel's grey value
 void adjust_contrast(Image& image, double factor);    ///< the image's mean grey value
 void adjust_brightness(Image& image, double factor);  ///< 0
-void adjust_sharpness(Image& image, double factor);   ///< the image smoothed by a 3x3 kernel
+/// the image smoothed by a 3x3 kernel; `spare` is room to work in
+void adjust_sharpness(Image& image, double factor, Image& spare);
 
 }  // namespace ablate

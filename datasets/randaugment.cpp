@@ -130,8 +130,13 @@ double augment_argument(AugmentOp op, double level, bool negative, bool increasi
 }
 
 void apply_augment_op(Image& image, AugmentOp op, double argument, const Rgb& fill) {
+  Image spare;
+  apply_augment_op(image, op, argument, fill, spare);
+}
+
+void apply_augment_op(Image& image, AugmentOp op, double argument, const Rgb& fill, Image& spare) {
   const auto transform = [&](const AffineMatrix& matrix) {
-    image = affine_bicubic(image, matrix, fill);
+    affine_bicubic(image, matrix, fill, spare);
   };
   switch (op) {
     case AugmentOp::AutoContrast:
@@ -155,7 +160,7 @@ void apply_augment_op(Image& image, AugmentOp op, double argument, const Rgb& fi
     case AugmentOp::Brightness:
       return adjust_brightness(image, argument);
     case AugmentOp::Sharpness:
-      return adjust_sharpness(image, argument);
+      return adjust_sharpness(image, argument, spare);
     case AugmentOp::ShearX:
       return transform({1, argument, 0, 0, 1, 0});
     case AugmentOp::ShearY:
@@ -169,11 +174,17 @@ void apply_augment_op(Image& image, AugmentOp op, double argument, const Rgb& fi
 }
 
 void randaugment(Image& image, const RandAugment& settings, const Rgb& fill, RandomStream& random) {
+  Image spare;
+  randaugment(image, settings, fill, random, spare);
+}
+
+void randaugment(Image& image, const RandAugment& settings, const Rgb& fill, RandomStream& random,
+                 Image& spare) {
   for (const AugmentDraw& draw : draw_randaugment(settings, random)) {
     if (!draw.applied) continue;
     const double argument =
         augment_argument(draw.op, draw.level, draw.negative, settings.increasing);
-    apply_augment_op(image, draw.op, argument, fill);
+    apply_augment_op(image, draw.op, argument, fill, spare);
   }
 }
 

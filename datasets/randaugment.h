@@ -63,8 +63,12 @@ double augment_argument(AugmentOp op, double level, bool negative, bool increasi
 
 /// Applies one operation; geometric ones resample bicubically and fill with `fill`.
 void apply_augment_op(Image& image, AugmentOp op, double argument, const Rgb& fill);
+/// The same; `spare` is room to work in.
+void apply_augment_op(Image& image, AugmentOp op, double argument, const Rgb& fill, Image& spare);
 
 /// Draws and applies.
 void randaugment(Image& image, const RandAugment& settings, const Rgb& fill, RandomStream& random);
+void randaugment(Image& image, const RandAugment& settings, const Rgb& fill, RandomStream& random,
+                 Image& spare);
 
 }  // namespace ablate

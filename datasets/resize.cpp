@@ -1,11 +1,10 @@
 #include "datasets/resize.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <vector>
+#include <utility>
 
-#include "datasets/geometry.h"
+#include "datasets/filter_taps.h"
 #include "datasets/image_kernels.h"
 #include "runner/core/error.h"
 
@@ -13,106 +12,101 @@ namespace ablate {
 
 namespace {
 
-double cubic(double x) {
-  constexpr double a = -0.5;
-  x = std::abs(x);
-  if (x < 1.0) return ((a + 2.0) * x - (a + 3.0)) * x * x + 1;
-  if (x < 2.0) return (((x - 5) * x + 8) * x - 4) * a;
-  return 0.0;
-}
-
-double triangle(double x) {
-  x = std::abs(x);
-  return x < 1.0 ? 1.0 - x : 0.0;
-}
-
-/// The source pixels of every output pixel along one axis, and their fixed-point weights.
-struct Taps {
-  int stride = 0;  ///< room for weights of one output pixel
-  std::vector<int> first, count;
-  std::vector<std::int32_t> weights;
-
-  const std::int32_t* weights_of(int o) const {
-    return weights.data() + static_cast<std::ptrdiff_t>(o) * stride;
-  }
-};
-
-std::int32_t to_fixed(double weight) {
-  const double scaled = weight * (1 << kTapBits);
-  return static_cast<std::int32_t>(weight < 0 ? scaled - 0.5 : scaled + 0.5);
-}
-
-Taps make_taps(int in, int out, Filter filter) {
-  const double scale = static_cast<double>(in) / out;
-  const double stretch = std::max(scale, 1.0);
-  const double support = (filter == Filter::Bicubic ? 2.0 : 1.0) * stretch;
-  const auto kernel = filter == Filter::Bicubic ? cubic : triangle;
-  Taps taps;
-  taps.stride = static_cast<int>(std::ceil(support)) * 2 + 1;
-  taps.weights.resize(static_cast<std::size_t>(out) * static_cast<std::size_t>(taps.stride));
-  std::vector<double> raw(static_cast<std::size_t>(taps.stride));
-  for (int o = 0; o < out; ++o) {
-    const double center = (o + 0.5) * scale;
-    const int first = std::max(0, static_cast<int>(center - support + 0.5));
-    const int count = std::min(in, static_cast<int>(center + support + 0.5)) - first;
-    double sum = 0;
-    for (int k = 0; k < count; ++k) {
-      const double weight = kernel((k + first - center + 0.5) * (1.0 / stretch));
-      raw[static_cast<std::size_t>(k)] = weight;
-      sum += weight;
-    }
-    taps.first.push_back(first);
-    taps.count.push_back(count);
-    std::int32_t* weights = &taps.weights[static_cast<std::size_t>(o * taps.stride)];
-    for (int k = 0; k < count; ++k) {
-      weights[k] = to_fixed(raw[static_cast<std::size_t>(k)] / sum);
-    }
-  }
-  return taps;
-}
-
-Image resample_width(const Image& image, const Box& box, int width, Filter filter) {
-  const Taps taps = make_taps(box.width, width, filter);
-  const int pairs = (*std::max_element(taps.count.begin(), taps.count.end()) + 1) / 2;
-  std::vector<std::int32_t> weights(8 * static_cast<std::size_t>(pairs * width));
-  for (int o = 0; o < width; ++o) {
-    std::int32_t* lanes = weights.data() + 8 * static_cast<std::ptrdiff_t>(pairs) * o;
-    for (int k = 0; k < taps.count[static_cast<std::size_t>(o)]; ++k) {
-      std::fill_n(lanes + 4 * k, 4, taps.weights_of(o)[k]);
-    }
-  }
-  const RowTaps table{width, pairs, taps.first.data(), weights.data()};
-  std::vector<std::uint8_t> row(Image::kChannels * static_cast<std::size_t>(box.width) + 1);
-  std::vector<std::int32_t> wide(4 * static_cast<std::size_t>(box.width + 2 * pairs));
-  Image out;
-  out.reshape(width, box.height);
-  for (int y = 0; y < box.height; ++y) {
-    const std::uint8_t* source = image.row(box.top + y) + Image::kChannels * box.left;
-    std::copy_n(source, row.size() - 1, row.data());
-    image_kernels().resample_row(row.data(), box.width, table, wide.data(), out.row(y));
-  }
-  return out;
-}
-
-Image resample_height(const Image& image, int height, Filter filter) {
-  const Taps taps = make_taps(image.height, height, filter);
-  Image out;
-  out.reshape(image.width, height);
-  for (int y = 0; y < height; ++y) {
-    const auto o = static_cast<std::size_t>(y);
-    image_kernels().combine_rows(image.row(taps.first[o]), image.stride(), taps.weights_of(y),
-                                 taps.count[o], out.row(y));
-  }
-  return out;
+/// Source pixels of output pixels [begin, begin + size) along one axis.
+TapRange source_range(int in, int out, int begin, int size, Filter filter) {
+  if (in == out) return {begin, size};
+  const AxisFilter axis(in, out, filter);
+  const TapRange last = axis.range(begin + size - 1);
+  const int first = axis.range(begin).first;
+  return {first, last.first + last.count - first};
 }
 
 }  // namespace
 
+Box source_box(const ResizedWindow& resized) {
+  const auto& [whole, target, window, filter] = resized;
+  const TapRange x = source_range(whole.width, target.width, window.left, window.width, filter);
+  const TapRange y = source_range(whole.height, target.height, window.top, window.height, filter);
+  return {x.first, y.first, x.count, y.count};
+}
+
+void Resizer::Taps::make(int in, int out, int begin, int size, Filter filter) {
+  const AxisFilter axis(in, out, filter);
+  room = axis.most_taps();
+  first.resize(static_cast<std::size_t>(size));
+  count.resize(static_cast<std::size_t>(size));
+  weights.resize(static_cast<std::size_t>(size) * static_cast<std::size_t>(room));
+  raw.resize(static_cast<std::size_t>(room));
+  for (int i = 0; i < size; ++i) {
+    const TapRange range = axis.range(begin + i);
+    double sum = 0;
+    for (int k = 0; k < range.count; ++k) {
+      const double weight = axis.raw_weight(begin + i, range.first + k);
+      raw[static_cast<std::size_t>(k)] = weight;
+      sum += weight;
+    }
+    first[static_cast<std::size_t>(i)] = range.first;
+    count[static_cast<std::size_t>(i)] = range.count;
+    std::int32_t* fixed = weights.data() + static_cast<std::ptrdiff_t>(i) * room;
+    for (int k = 0; k < range.count; ++k) {
+      fixed[k] = fixed_weight(raw[static_cast<std::size_t>(k)] / sum);
+    }
+  }
+}
+
+/// Rows of the window's width, from the source's rows.
+void Resizer::resample_rows(const ResizedWindow& resized, const Box& source, const Image& image,
+                            int left, int top) {
+  const int width = resized.window.width;
+  across_.make(resized.whole.width, resized.target.width, resized.window.left, width,
+               resized.filter);
+  for (int& first : across_.first) first -= source.left;
+  const int pairs = (*std::max_element(across_.count.begin(), across_.count.end()) + 1) / 2;
+  lanes_.assign(8 * static_cast<std::size_t>(pairs * width), 0);
+  for (int o = 0; o < width; ++o) {
+    std::int32_t* lanes = lanes_.data() + 8 * static_cast<std::ptrdiff_t>(pairs) * o;
+    for (int k = 0; k < across_.count[static_cast<std::size_t>(o)]; ++k) {
+      std::fill_n(lanes + 4 * k, 4, across_.weights_of(o)[k]);
+    }
+  }
+  const RowTaps table{width, pairs, across_.first.data(), lanes_.data()};
+  const std::size_t bytes = Image::kChannels * static_cast<std::size_t>(source.width);
+  row_.resize(bytes + 1);
+  wide_.assign(4 * static_cast<std::size_t>(source.width + 2 * pairs), 0);
+  rows_.reshape(width, source.height);
+  for (int y = 0; y < source.height; ++y) {
+    std::copy_n(image.row(top + y) + Image::kChannels * left, bytes, row_.data());
+    image_kernels().resample_row(row_.data(), source.width, table, wide_.data(), rows_.row(y));
+  }
+}
+
+void Resizer::operator()(const ResizedWindow& resized, const Image& image, int left, int top,
+                         Image& out) {
+  const auto& [whole, target, window, filter] = resized;
+  ABLATE_CHECK(target.width > 0 && target.height > 0, "resize to ", target.width, "x",
+               target.height);
+  const Box source = source_box(resized);
+  if (whole.width == target.width) {
+    crop(image, {left, top, source.width, source.height}, rows_);
+  } else {
+    resample_rows(resized, source, image, left, top);
+  }
+  if (whole.height == target.height) return std::swap(out, rows_);
+  down_.make(whole.height, target.height, window.top, window.height, filter);
+  out.reshape(window.width, window.height);
+  for (int y = 0; y < window.height; ++y) {
+    const auto o = static_cast<std::size_t>(y);
+    image_kernels().combine_rows(rows_.row(down_.first[o] - source.top), rows_.stride(),
+                                 down_.weights_of(y), down_.count[o], out.row(y));
+  }
+}
+
 Image resize(const Image& image, const Box& box, int width, int height, Filter filter) {
   ABLATE_CHECK(width > 0 && height > 0, "resize to ", width, "x", height);
-  Image result = box.width == width ? crop(image, box) : resample_width(image, box, width, filter);
-  if (result.height != height) result = resample_height(result, height, filter);
-  return result;
+  Image out;
+  Resizer()({{box.width, box.height}, {width, height}, {0, 0, width, height}, filter}, image,
+            box.left, box.top, out);
+  return out;
 }
 
 Image resize(const Image& image, int width, int height, Filter filter) {

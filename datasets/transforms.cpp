@@ -1,6 +1,7 @@
 #include "datasets/transforms.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "datasets/geometry.h"
 #include "runner/core/error.h"
@@ -9,22 +10,27 @@ namespace ablate {
 
 namespace {
 
-Image eval_crop(const Image& image, const AugmentRecipe& recipe) {
+CropPlan eval_plan(Size image, const AugmentRecipe& recipe) {
   const int size = recipe.image_size;
-  const bool resized = std::min(image.width, image.height) != recipe.eval_resize;
-  if (!resized) return crop(image, center_crop_box(image.width, image.height, size));
+  if (std::min(image.width, image.height) == recipe.eval_resize) {
+    return {
+        .source = center_crop_box(image.width, image.height, size), .resized = {}, .padded = {}};
+  }
   const Size target = resized_size(image.width, image.height, recipe.eval_resize);
-  const Image whole = resize(image, target.width, target.height, recipe.interpolation);
-  return crop(whole, center_crop_box(target.width, target.height, size));
+  const ResizedWindow resized{image, target, center_crop_box(target.width, target.height, size),
+                              recipe.interpolation};
+  return {.source = source_box(resized), .resized = resized, .padded = {}};
 }
 
-Image train_crop(const Image& image, const AugmentRecipe& recipe, const AugmentKey& key) {
-  if (recipe.crop == CropMode::None) return eval_crop(image, recipe);
-  RandomStream random = key.stream(AugmentStage::Crop);
-  const int size = recipe.image_size;
-  if (recipe.crop == CropMode::Pad) return random_crop(image, size, recipe.pad, random);
-  const Box box = random_resized_crop_box(image.width, image.height, recipe.resized, random);
-  return resize(image, box, size, size, recipe.interpolation);
+/// Makes memory.crop of the plan's source, which lies in `image` from (left, top) on.
+void cut(const Image& image, int left, int top, const CropPlan& plan, int pad,
+         SampleMemory& memory) {
+  if (plan.resized) return memory.resizer(*plan.resized, image, left, top, memory.crop);
+  if (plan.padded) {
+    const Box& window = *plan.padded;
+    return padded_crop(image, window.left, window.top, window.width, pad, memory.crop);
+  }
+  crop(image, {left, top, plan.source.width, plan.source.height}, memory.crop);
 }
 
 }  // namespace
@@ -65,28 +71,75 @@ void Normalizer::operator()(const Image& image, float* chw) const {
 EvalTransform::EvalTransform(const AugmentRecipe& recipe, const Normalization& statistics)
     : recipe_(recipe), normalize_(statistics) {}
 
+CropPlan EvalTransform::plan(Size image) const { return eval_plan(image, recipe_); }
+
+void EvalTransform::operator()(const Image& source, const CropPlan& plan, SampleMemory& memory,
+                               float* chw) const {
+  cut(source, 0, 0, plan, recipe_.pad, memory);
+  normalize_(memory.crop, chw);
+}
+
 void EvalTransform::operator()(const Image& image, float* chw) const {
-  normalize_(eval_crop(image, recipe_), chw);
+  SampleMemory memory;
+  const CropPlan taken = plan({image.width, image.height});
+  cut(image, taken.source.left, taken.source.top, taken, recipe_.pad, memory);
+  normalize_(memory.crop, chw);
 }
 
 TrainTransform::TrainTransform(const AugmentRecipe& recipe, const Normalization& statistics)
     : recipe_(recipe), normalize_(statistics), fill_(mean_color(statistics)) {}
 
-Image TrainTransform::augmented(const Image& image, const AugmentKey& key) const {
-  Image result = train_crop(image, recipe_, key);
-  if (key.stream(AugmentStage::Flip).chance(recipe_.flip)) hflip(result);
-  if (recipe_.randaugment) {
-    RandomStream random = key.stream(AugmentStage::RandAugment);
-    randaugment(result, *recipe_.randaugment, fill_, random);
+CropPlan TrainTransform::plan(Size image, const AugmentKey& key) const {
+  if (recipe_.crop == CropMode::None) return eval_plan(image, recipe_);
+  RandomStream random = key.stream(AugmentStage::Crop);
+  const int size = recipe_.image_size;
+  if (recipe_.crop == CropMode::Pad) {
+    return {.source = {0, 0, image.width, image.height},
+            .resized = {},
+            .padded = random_crop_box(image.width, image.height, size, recipe_.pad, random)};
   }
-  return result;
+  const Box box = random_resized_crop_box(image.width, image.height, recipe_.resized, random);
+  return {.source = box,
+          .resized =
+              ResizedWindow{
+                  {box.width, box.height}, {size, size}, {0, 0, size, size}, recipe_.interpolation},
+          .padded = {}};
 }
 
-void TrainTransform::operator()(const Image& image, const AugmentKey& key, float* chw) const {
-  normalize_(augmented(image, key), chw);
+/// Flips and changes memory.crop.
+void TrainTransform::augment(const AugmentKey& key, SampleMemory& memory) const {
+  if (key.stream(AugmentStage::Flip).chance(recipe_.flip)) hflip(memory.crop);
+  if (!recipe_.randaugment) return;
+  RandomStream random = key.stream(AugmentStage::RandAugment);
+  randaugment(memory.crop, *recipe_.randaugment, fill_, random, memory.spare);
+}
+
+Image TrainTransform::augmented(const Image& image, const AugmentKey& key) const {
+  SampleMemory memory;
+  const CropPlan taken = plan({image.width, image.height}, key);
+  cut(image, taken.source.left, taken.source.top, taken, recipe_.pad, memory);
+  augment(key, memory);
+  return std::move(memory.crop);
+}
+
+void TrainTransform::finish(const AugmentKey& key, const SampleMemory& memory, float* chw) const {
+  normalize_(memory.crop, chw);
   if (recipe_.erasing.probability <= 0) return;
   RandomStream random = key.stream(AugmentStage::Erasing);
   random_erase(chw, Image::kChannels, image_size(), image_size(), recipe_.erasing, random);
+}
+
+void TrainTransform::operator()(const Image& source, const CropPlan& plan, const AugmentKey& key,
+                                SampleMemory& memory, float* chw) const {
+  cut(source, 0, 0, plan, recipe_.pad, memory);
+  augment(key, memory);
+  finish(key, memory, chw);
+}
+
+void TrainTransform::operator()(const Image& image, const AugmentKey& key, float* chw) const {
+  SampleMemory memory;
+  memory.crop = augmented(image, key);
+  finish(key, memory, chw);
 }
 
 }  // namespace ablate

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 
 #include "datasets/image.h"
 #include "datasets/recipe.h"
@@ -11,7 +12,14 @@ namespace ablate {
 
 /// The random stages of training augmentation. Every stage has a stream of its own, so switching
 /// one off leaves the draws of the others as they are. Values are part of results: only append.
-enum class AugmentStage : std::uint32_t { Crop = 0, Flip = 1, RandAugment = 2, Erasing = 3 };
+enum class AugmentStage : std::uint32_t {
+  Crop = 0,
+  Flip = 1,
+  RandAugment = 2,
+  Erasing = 3,
+  Scale = 4,        ///< size of images whose pixels have labels
+  Photometric = 5,  ///< their colours
+};
 
 /// What the augmentation of one drawn sample depends on, and nothing else.
 struct AugmentKey {
@@ -41,6 +49,21 @@ class Normalizer {
   std::array<std::array<float, 256>, Image::kChannels> table_;
 };
 
+/// What the crop of a sample takes of an image, and what becomes of it.
+struct CropPlan {
+  Box source;  ///< all that is needed of the image
+  /// The source resampled; relative to an image that `source` is source_box() of.
+  std::optional<ResizedWindow> resized;
+  std::optional<Box> padded;  ///< a window of the source surrounded by AugmentRecipe::pad
+};
+
+/// What a thread keeps from sample to sample, so that making one allocates nothing.
+struct SampleMemory {
+  Image part;  ///< for callers: CropPlan::source of an image
+  Image crop, spare;
+  Resizer resizer;
+};
+
 /// Decoded image to network input, in evaluation: resize the short side to eval_resize (left out
 /// where it already is), centre crop, normalise. Pure; threads may share one.
 class EvalTransform {
@@ -50,6 +73,11 @@ class EvalTransform {
   int image_size() const { return recipe_.image_size; }
   /// `chw` takes 3 * image_size^2 floats.
   void operator()(const Image& image, float* chw) const;
+
+  CropPlan plan(Size image) const;
+  /// From the pixels of the plan's source alone.
+  void operator()(const Image& source, const CropPlan& plan, SampleMemory& memory,
+                  float* chw) const;
 
  private:
   AugmentRecipe recipe_;
@@ -67,10 +95,18 @@ class TrainTransform {
   /// `chw` takes 3 * image_size^2 floats.
   void operator()(const Image& image, const AugmentKey& key, float* chw) const;
 
+  CropPlan plan(Size image, const AugmentKey& key) const;
+  /// From the pixels of the plan's source alone.
+  void operator()(const Image& source, const CropPlan& plan, const AugmentKey& key,
+                  SampleMemory& memory, float* chw) const;
+
   /// The 8-bit image before normalisation.
   Image augmented(const Image& image, const AugmentKey& key) const;
 
  private:
+  void augment(const AugmentKey& key, SampleMemory& memory) const;
+  void finish(const AugmentKey& key, const SampleMemory& memory, float* chw) const;
+
   AugmentRecipe recipe_;
   Normalizer normalize_;
   Rgb fill_;

@@ -8,7 +8,22 @@
 
 namespace ablate::test {
 
-Bytes write_jpeg(const Bytes& pixels, int width, int height, JpegColor color) {
+namespace {
+
+int jpeg_channels(JpegColor color) {
+  if (color == JpegColor::Grey) return 1;
+  return color == JpegColor::Rgb ? 3 : 4;
+}
+
+J_COLOR_SPACE jpeg_space(JpegColor color) {
+  if (color == JpegColor::Grey) return JCS_GRAYSCALE;
+  return color == JpegColor::Rgb ? JCS_RGB : JCS_CMYK;
+}
+
+}  // namespace
+
+Bytes write_jpeg(const Bytes& pixels, int width, int height, JpegColor color,
+                 const JpegSettings& settings) {
   jpeg_compress_struct info{};
   jpeg_error_mgr errors{};
   info.err = jpeg_std_error(&errors);
@@ -18,11 +33,17 @@ Bytes write_jpeg(const Bytes& pixels, int width, int height, JpegColor color) {
   jpeg_mem_dest(&info, &data, &size);
   info.image_width = static_cast<JDIMENSION>(width);
   info.image_height = static_cast<JDIMENSION>(height);
-  info.input_components = color == JpegColor::Grey ? 1 : 4;
-  info.in_color_space = color == JpegColor::Grey ? JCS_GRAYSCALE : JCS_CMYK;
+  info.input_components = jpeg_channels(color);
+  info.in_color_space = jpeg_space(color);
   jpeg_set_defaults(&info);
   if (color == JpegColor::Ycck) jpeg_set_colorspace(&info, JCS_YCCK);
-  jpeg_set_quality(&info, 100, TRUE);
+  jpeg_set_quality(&info, settings.quality, TRUE);
+  if (color == JpegColor::Rgb) {
+    info.comp_info[0].h_samp_factor = settings.across;
+    info.comp_info[0].v_samp_factor = settings.down;
+  }
+  if (settings.progressive) jpeg_simple_progression(&info);
+  info.restart_in_rows = settings.restart_rows;
   jpeg_start_compress(&info, TRUE);
   const auto stride = static_cast<std::size_t>(width * info.input_components);
   for (std::size_t y = 0; y < static_cast<std::size_t>(height); ++y) {

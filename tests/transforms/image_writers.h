@@ -7,10 +7,18 @@ namespace ablate::test {
 
 using Bytes = std::vector<std::uint8_t>;
 
-enum class JpegColor { Grey, Cmyk, Ycck };
+enum class JpegColor { Grey, Rgb, Cmyk, Ycck };
 
-/// A JPEG file of best quality from 1 (Grey) or 4 (else) bytes a pixel.
-Bytes write_jpeg(const Bytes& pixels, int width, int height, JpegColor color);
+struct JpegSettings {
+  int quality = 100;
+  int across = 1, down = 1;  ///< pixels that share a value of chroma, of Rgb
+  bool progressive = false;
+  int restart_rows = 0;  ///< rows of blocks between restart markers; 0: none
+};
+
+/// A JPEG file from 1 (Grey), 3 (Rgb, stored as YCbCr) or 4 (else) bytes a pixel.
+Bytes write_jpeg(const Bytes& pixels, int width, int height, JpegColor color,
+                 const JpegSettings& settings = {});
 
 enum class PngColor { Grey, GreyAlpha, Palette, Rgb, Rgba };
 

@@ -64,6 +64,33 @@ TEST(Resize, KeepsConstantsAndSizes) {
   EXPECT_EQ(resize(noise, 9, 14, Filter::Bicubic), noise);
 }
 
+// Of every window, from no more than the pixels that source_box() names.
+TEST(Resize, OfAWindowEqualsTheWholeResize) {
+  RandomStream random(6, Purpose::Test);
+  const auto below = [&](int n) {
+    return static_cast<int>(random.below(static_cast<unsigned>(n)));
+  };
+  Resizer resizer;
+  for (int round = 0; round < 300; ++round) {
+    const Size whole{1 + below(60), 1 + below(60)};
+    const Size target{below(4) == 0 ? whole.width : 1 + below(50),
+                      below(4) == 0 ? whole.height : 1 + below(50)};
+    const int width = 1 + below(target.width), height = 1 + below(target.height);
+    const Box window{below(target.width - width + 1), below(target.height - height + 1), width,
+                     height};
+    const Filter filter = below(2) == 0 ? Filter::Bilinear : Filter::Bicubic;
+    const Image image = test::noise_image(whole.width, whole.height, static_cast<unsigned>(round));
+    const Image expected = crop(resize(image, target.width, target.height, filter), window);
+    const ResizedWindow resized{whole, target, window, filter};
+    const Box source = source_box(resized);
+    Image out;
+    resizer(resized, crop(image, source), 0, 0, out);
+    ASSERT_EQ(out, expected) << round;
+    resizer(resized, image, source.left, source.top, out);
+    ASSERT_EQ(out, expected) << round;
+  }
+}
+
 // Doubling with the triangle filter: weights 3/4 and 1/4, the border clamped.
 TEST(Resize, BilinearByHand) {
   Image image;

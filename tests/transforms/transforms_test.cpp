@@ -176,6 +176,39 @@ TEST(Transforms, ResizedCropResizesItsBox) {
             resize(image, box, 32, 32, Filter::Bicubic));
 }
 
+// The network sees the same whether the whole image was there or the plan's source alone, from
+// memory that other samples have used.
+TEST(Transforms, ThePlansSourceIsEnough) {
+  SampleMemory memory;
+  for (const char* name : {"none", "cifar_strong", "deit"}) {
+    for (const char* settings : {"", "eval_resize = 40"}) {
+      const AugmentRecipe chosen = recipe(name, settings);
+      const TrainTransform train(chosen, kImageNet);
+      const EvalTransform eval(chosen, kImageNet);
+      for (std::uint64_t i = 0; i < 20; ++i) {
+        const Size size{33 + static_cast<int>(i * 7 % 29), 40 + static_cast<int>(i * 5 % 17)};
+        const Image image = test::noise_image(size.width, size.height, i);
+        const AugmentKey key{4, i};
+        std::vector<float> whole(3 * 32 * 32), part(whole.size());
+        const CropPlan plan = train.plan(size, key), central = eval.plan(size);
+        train(image, key, whole.data());
+        train(crop(image, plan.source), plan, key, memory, part.data());
+        EXPECT_EQ(part, whole) << name << " " << i;
+        eval(image, whole.data());
+        eval(crop(image, central.source), central, memory, part.data());
+        EXPECT_EQ(part, whole) << name << " " << i;
+      }
+    }
+  }
+}
+
+// 4000 x 500 becomes 2048 x 256, of which columns 912 to 1135 and rows 16 to 239 are shown. Scale
+// s = 500/256 and support 2 s: from trunc(16.5 s - 2 s + 0.5) up to trunc(239.5 s + 2 s + 0.5).
+TEST(Transforms, EvaluationOfAWideImageTakesItsMiddle) {
+  const EvalTransform eval(recipe("deit", "", 224), kImageNet);
+  EXPECT_EQ(eval.plan({4000, 500}).source, (Box{1778, 28, 444, 444}));
+}
+
 TEST(Transforms, SampleKeysAreDistinctAndBounded) {
   EXPECT_NE(sample_key(1, 0), sample_key(0, 1));
   EXPECT_NE(sample_key(0, 0, 1), sample_key(0, 1, 0));

@@ -109,7 +109,7 @@ void Mrla::record_skipped(const at::Tensor& map, ForwardState& state) {
 at::Tensor Mrla::to_map(const at::Tensor& x, const ForwardState& state) const {
   if (!on_tokens()) return x;
   const at::Tensor tokens = state.sources.defined() ? unmerge(x, state.sources) : x;
-  return ops::map_of(tokens.slice(1, state.protected_tokens));
+  return ops::map_of(tokens.slice(1, state.protected_tokens), state.map_height);
 }
 
 at::Tensor Mrla::from_map(const at::Tensor& map, const at::Tensor& x,

@@ -11,19 +11,6 @@
 
 namespace ablate {
 
-at::Tensor flat_rows(const at::Tensor& positions, std::int64_t length) {
-  const at::Tensor first = at::arange(positions.size(0), positions.options()) * length;
-  return (positions + first.unsqueeze(1)).flatten();
-}
-
-at::Tensor take_tokens(const at::Tensor& x, const at::Tensor& numbers) {
-  const at::Tensor rows = flat_rows(numbers, x.size(1)), from = x.flatten(0, 1);
-  // On CUDA the backward of index adds up in order, that of index_select atomically; on CPUs the
-  // latter is faster.
-  const at::Tensor taken = x.is_cuda() ? from.index({rows}) : from.index_select(0, rows);
-  return taken.view({x.size(0), numbers.size(1), x.size(2)});
-}
-
 at::Tensor by_score(const at::Tensor& scores, std::int64_t protected_tokens) {
   const at::NoGradGuard no_grad;
   const at::Tensor order =
@@ -40,7 +27,7 @@ void move_sources(const at::Tensor& positions, ForwardState& state) {
 TokenStream keep_tokens(const at::Tensor& numbers, const TokenStream& stream, ForwardState& state,
                         const at::Tensor& positions) {
   if (state.track_sources) {
-    if (!positions.defined()) throw Error(cat("tokens are dropped, but ", kDroppedTokens));
+    if (!positions.defined()) throw Error(cat("tokens are dropped, but ", kFollowedTokens));
     move_sources(positions, state);
   }
   const at::Tensor kept = take_tokens(ops::join(stream, state), numbers);

@@ -6,15 +6,10 @@
 
 #include "methods/models/model.h"
 #include "methods/models/slots.h"
+#include "methods/models/token_rows.h"
 #include "runner/core/params.h"
 
 namespace ablate {
-
-/// Rows of a (B, length, C) tensor, flattened to (B * length, C), that `positions` (B, M) mean.
-at::Tensor flat_rows(const at::Tensor& positions, std::int64_t length);
-
-/// Tokens (B, M, C) of x (B, N, C) by their numbers (B, M); a token may be taken several times.
-at::Tensor take_tokens(const at::Tensor& x, const at::Tensor& numbers);
 
 /// The numbers of all tokens (B, N), those in front first, the others by falling score: `scores`
 /// (B, N - protected_tokens). Equal ones keep their order.
@@ -35,6 +30,10 @@ inline const std::vector<std::string_view> kFollowTokens{"dla_base", "dla_light"
                                                          "mrla_base", "mrla_light"};
 inline constexpr std::string_view kDroppedTokens =
     "layer attention needs the grid of all tokens, and dropped ones leave holes";
+/// The same where somebody follows them, layer attention or a dense head.
+inline constexpr std::string_view kFollowedTokens =
+    "layer attention and dense models need the grid of all tokens, and dropped ones leave holes; "
+    "use a method that merges";
 
 /// ceil(keep * tokens), as published code rounds.
 std::int64_t kept_tokens(double keep, std::int64_t tokens);

@@ -100,8 +100,15 @@ const Value* Params::take(std::string_view key, ParamHelp help) {
   return table_.find(key);
 }
 
+void Params::prefer(std::string_view key, std::int64_t default_value) {
+  preferred_.emplace_back(key, default_value);
+}
+
 std::int64_t Params::integer(std::string_view key, std::int64_t default_value, std::int64_t low,
                              std::int64_t high, std::string_view help) {
+  for (const auto& [preferred, value] : preferred_) {
+    if (preferred == key) default_value = value;
+  }
   check_default(key, default_value, low, high);
   const Value* found = take(key, {std::string(key), "int", Value(default_value).canonical(),
                                   bounds_text(low, high), std::string(help)});

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "runner/core/value.h"
@@ -56,6 +57,9 @@ class Params {
   double required_number(std::string_view key, double low, double high, std::string_view help);
   std::string required_text(std::string_view key, std::string_view help);
 
+  /// Another default for an integer that is read later: that of the reader loses.
+  void prefer(std::string_view key, std::int64_t default_value);
+
   /// Whether the table has the key (reading it or not).
   bool has(std::string_view key) const;
   /// The raw value of a nested part, marked as read and recorded by whoever resolves it; nullptr
@@ -82,6 +86,7 @@ class Params {
 
   const Value& table_;
   std::string name_;
+  std::vector<std::pair<std::string, std::int64_t>> preferred_;
   Value resolved_;
   std::vector<ParamHelp> help_;
 };

@@ -166,5 +166,19 @@ TEST(Check, NamesPlaceConditionAndMessage) {
   EXPECT_NE(message.find("check failed: 1 > 2: n = 3"), std::string::npos) << message;
 }
 
+TEST(Params, PrefersAnotherDefaultWhereItIsTold) {
+  const Value empty = Value::Table{};
+  Params params(empty, "part");
+  params.prefer("size", 512);
+  EXPECT_EQ(params.integer("size", 224, 1, 4096, "side"), 512);
+  EXPECT_EQ(params.integer("other", 224, 1, 4096, "side"), 224);
+  EXPECT_EQ(params.resolved().find("size")->as_int(), 512);
+  EXPECT_EQ(params.help().front().default_value, "512");
+  const Value given = Value::Table{{"size", std::int64_t{64}}};
+  Params told(given, "part");
+  told.prefer("size", 512);
+  EXPECT_EQ(told.integer("size", 224, 1, 4096, "side"), 64);
+}
+
 }  // namespace
 }  // namespace ablate

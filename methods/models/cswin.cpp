@@ -43,9 +43,10 @@ class ConvEmbed final : public StageEntry {
 
 class CSwinTransformer final : public StagedTransformer {
  public:
-  CSwinTransformer(const Shape& shape, std::int64_t classes);
+  CSwinTransformer(const Shape& shape, const ModelContext& context);
 
   std::vector<std::string> head_names() const override { return {"head"}; }
+  std::vector<std::string> classifier_names() const override { return {"norm.", "head."}; }
   LayerNorm* final_norm() override { return norm_.get(); }
 
  protected:
@@ -60,8 +61,8 @@ class CSwinTransformer final : public StagedTransformer {
   std::shared_ptr<LayerNorm> norm_;
 };
 
-CSwinTransformer::CSwinTransformer(const Shape& shape, std::int64_t classes)
-    : StagedTransformer(shape) {
+CSwinTransformer::CSwinTransformer(const Shape& shape, const ModelContext& context)
+    : StagedTransformer(shape, context) {
   const auto stages = register_module("stages", std::make_shared<torch::nn::Module>());
   for (std::size_t i = 0; i < shape.stages(); ++i) {
     const auto stage =
@@ -71,8 +72,9 @@ CSwinTransformer::CSwinTransformer(const Shape& shape, std::int64_t classes)
     add_stage(shape, {.norm_eps = kNormEps}, entry, *blocks, cat("stages.", i, ".blocks."),
               [&](std::int64_t) { return make_mixer(shape, i); });
   }
+  if (context.features) return;
   norm_ = register_module("norm", std::make_shared<LayerNorm>(shape.dims.back(), kNormEps));
-  head_ = register_module("head", std::make_shared<Linear>(shape.dims.back(), classes));
+  head_ = register_module("head", std::make_shared<Linear>(shape.dims.back(), context.num_classes));
 }
 
 std::shared_ptr<StageEntry> CSwinTransformer::make_entry(const Shape& shape, std::size_t stage) {
@@ -146,13 +148,13 @@ ModelBuilder configure(std::string_view name, Params& params) {
   read_common(params, shape);
   check_stripes(params, shape);
   return [shape](const ModelContext& context) -> std::shared_ptr<Model> {
-    return std::make_shared<CSwinTransformer>(shape, context.num_classes);
+    return std::make_shared<CSwinTransformer>(shape, context);
   };
 }
 
 const bool registered = [] {
   for (const Variant& v : kVariants) {
-    Registry<ModelInfo>::Add{ModelInfo{
+    register_backbone(ModelInfo{
         .name = std::string(v.name),
         .summary = std::string(v.summary),
         .family = "cswin",
@@ -161,8 +163,9 @@ const bool registered = [] {
         .withheld = kStagedWithheld,
         .image_size = 224,
         .example = v.name == "cswin" ? kExample : "",
+        .features = Features::Stages,
         .configure = configure,
-    }};
+    });
   }
   return true;
 }();

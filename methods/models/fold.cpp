@@ -1,6 +1,7 @@
 #include "methods/models/fold.h"
 
 #include <cmath>
+#include <vector>
 
 #include "runner/core/error.h"
 
@@ -41,6 +42,7 @@ void rescale_input(LayerNorm& norm, const std::string& name, double scale, Fold&
 Fold fold_doublings(Model& model) {
   for (const Block* block : model.blocks()) check_foldable(model, *block);
   Fold fold;
+  std::vector<double> taps;
   for (Block* block : model.blocks()) {
     const ResidualGains gains = block->attention_gains();
     const std::string& name = block->block_name();
@@ -52,7 +54,9 @@ Fold fold_doublings(Model& model) {
     block->set_attention_gains({1.0, gains.branch});
     rescale_input(block->norm2(), name + ".norm2", fold.scale, fold);
     block->mlp().fc2->scale(1.0 / fold.scale);
+    taps.push_back(fold.scale);
   }
+  model.rescale_taps(taps);
   if (LayerNorm* norm = model.final_norm()) rescale_input(*norm, "norm", fold.scale, fold);
   return fold;
 }

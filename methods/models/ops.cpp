@@ -163,13 +163,13 @@ at::Tensor embed_patches(const at::Tensor& images, const Embedding& embedding,
   if constexpr (kFusable) {
     if (state.fused) return fused::embed_patches(images, embedding, *state.fused);
   }
-  const std::int64_t batch = images.size(0), patch = embedding.weight.size(2);
-  const std::int64_t grid = images.size(2) / patch;
+  const std::int64_t batch = images.size(0), patch = embedding.weight.size(2),
+                     rows = images.size(2) / patch, columns = images.size(3) / patch;
   // A convolution whose stride is its kernel is one matrix product over unfolded patches, which
   // yields tokens in their final layout.
-  const at::Tensor patches = images.reshape({batch, 3, grid, patch, grid, patch})
+  const at::Tensor patches = images.reshape({batch, 3, rows, patch, columns, patch})
                                  .permute({0, 2, 4, 1, 3, 5})
-                                 .reshape({batch, grid * grid, 3 * patch * patch});
+                                 .reshape({batch, rows * columns, 3 * patch * patch});
   std::vector<at::Tensor> parts;
   for (const at::Tensor& token : embedding.prefix) parts.push_back(token.expand({batch, -1, -1}));
   parts.push_back(ablate::linear(patches, embedding.weight.flatten(1), embedding.bias));

@@ -89,8 +89,8 @@ struct Embedding {
   std::vector<at::Tensor> prefix;  ///< class and distillation token, each (1, 1, C)
   at::Tensor position;             ///< (1, N, C), prefix included
 };
-/// images (B, 3, S, S) -> (B, N, C): prefix tokens, then projected patches row by row, all plus
-/// their position.
+/// images (B, 3, H, W) of whole patches -> (B, N, C): prefix tokens, then projected patches row by
+/// row, all plus their position.
 at::Tensor embed_patches(const at::Tensor& images, const Embedding& embedding, ForwardState& state);
 
 // Operations of convolutional models on feature maps (B, C, H, W). Fused ones are dense in

@@ -62,9 +62,10 @@ class PvtEntry final : public StageEntry {
 
 class PyramidVisionTransformer final : public StagedTransformer {
  public:
-  PyramidVisionTransformer(const Shape& shape, std::int64_t classes);
+  PyramidVisionTransformer(const Shape& shape, const ModelContext& context);
 
   std::vector<std::string> head_names() const override { return {"head"}; }
+  std::vector<std::string> classifier_names() const override { return {"norm.", "head."}; }
   LayerNorm* final_norm() override { return norm_.get(); }
   std::vector<std::string> no_weight_decay() const override;
 
@@ -82,8 +83,8 @@ class PyramidVisionTransformer final : public StagedTransformer {
   std::shared_ptr<LayerNorm> norm_;
 };
 
-PyramidVisionTransformer::PyramidVisionTransformer(const Shape& shape, std::int64_t classes)
-    : StagedTransformer(shape) {
+PyramidVisionTransformer::PyramidVisionTransformer(const Shape& shape, const ModelContext& context)
+    : StagedTransformer(shape, context) {
   if (shape.class_token) {
     cls_token_ = register_parameter("cls_token", at::empty({1, 1, shape.dims.back()}));
   }
@@ -99,7 +100,8 @@ PyramidVisionTransformer::PyramidVisionTransformer(const Shape& shape, std::int6
   if (shape.class_token) {
     norm_ = register_module("norm", std::make_shared<LayerNorm>(shape.dims.back(), kBlockNormEps));
   }
-  head_ = register_module("head", std::make_shared<Linear>(shape.dims.back(), classes));
+  if (context.features) return;
+  head_ = register_module("head", std::make_shared<Linear>(shape.dims.back(), context.num_classes));
 }
 
 std::shared_ptr<StageEntry> PyramidVisionTransformer::make_entry(const Shape& shape,
@@ -199,13 +201,16 @@ ModelBuilder configure(std::string_view name, Params& params) {
                      "classify a token of the last stage; else the mean of its tokens");
   check_reductions(params, shape);
   return [shape](const ModelContext& context) -> std::shared_ptr<Model> {
-    return std::make_shared<PyramidVisionTransformer>(shape, context.num_classes);
+    Shape built = shape;
+    // Maps have no place for it.
+    if (context.features) built.class_token = false;
+    return std::make_shared<PyramidVisionTransformer>(built, context);
   };
 }
 
 const bool registered = [] {
   for (const Variant& v : kVariants) {
-    Registry<ModelInfo>::Add{ModelInfo{
+    register_backbone(ModelInfo{
         .name = std::string(v.name),
         .summary = std::string(v.summary),
         .family = "pvt",
@@ -214,8 +219,9 @@ const bool registered = [] {
         .withheld = kStagedWithheld,
         .image_size = 224,
         .example = v.name == "pvt" ? kExample : "",
+        .features = Features::Stages,
         .configure = configure,
-    }};
+    });
   }
   return true;
 }();

@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "methods/models/batch_norm.h"
+#include "methods/models/dense.h"
 #include "methods/models/layers.h"
-#include "methods/models/model.h"
 #include "methods/models/ops.h"
 #include "runner/core/error.h"
 #include "runner/core/params.h"
@@ -135,7 +135,7 @@ ops::Fork ResidualBlock::scale_and_join(const at::Tensor& y, const ops::Shortcut
   return {sum, sum};
 }
 
-class ResNet final : public Model {
+class ResNet final : public Backbone {
  public:
   ResNet(const Variant& variant, std::int64_t image_size, bool zero_init_residual,
          const ModelContext& context);
@@ -143,7 +143,13 @@ class ResNet final : public Model {
   at::Tensor forward(const at::Tensor& images, ForwardState& state) override {
     return ops::class_scores(forward_features(images, state), *fc_, state);
   }
-  at::Tensor forward_features(const at::Tensor& images, ForwardState& state) override;
+  at::Tensor forward_features(const at::Tensor& images, ForwardState& state) override {
+    return features(images, state).back().mean({2, 3});
+  }
+  /// The output of each stage, whatever the size of the images.
+  std::vector<at::Tensor> features(const at::Tensor& images, ForwardState& state) override;
+  std::vector<FeatureLevel> feature_levels() const override;
+  std::vector<std::string> classifier_names() const override { return {"fc."}; }
   std::vector<LayerSite*> layer_sites() override;
   std::vector<std::string> head_names() const override { return {"fc"}; }
   std::int64_t image_size() const override { return image_size_; }
@@ -185,10 +191,11 @@ ResNet::ResNet(const Variant& variant, std::int64_t image_size, bool zero_init_r
       width = shape.out();
     }
   }
+  if (context.features) return;
   fc_ = register_module("fc", std::make_shared<Linear>(width, context.num_classes));
 }
 
-at::Tensor ResNet::forward_features(const at::Tensor& images, ForwardState& state) {
+std::vector<at::Tensor> ResNet::features(const at::Tensor& images, ForwardState& state) {
   ops::Fork x;
   const at::Tensor stem = ops::conv2d_images(images, *conv1_, state);
   if (small_images_) {
@@ -196,11 +203,23 @@ at::Tensor ResNet::forward_features(const at::Tensor& images, ForwardState& stat
   } else {
     x = ops::batch_norm_relu_pool(stem, *bn1_, state);
   }
+  std::vector<at::Tensor> maps;
   for (std::size_t stage = 0; stage < stages_.size(); ++stage) {
     for (const auto& block : stages_[stage]) x = block->forward(x, state);
     state.tap(cat("layer", stage + 1), x.main);
+    maps.push_back(x.main);
   }
-  return x.main.mean({2, 3});
+  return maps;
+}
+
+std::vector<FeatureLevel> ResNet::feature_levels() const {
+  std::vector<FeatureLevel> levels;
+  std::int64_t stride = small_images_ ? 1 : 4;
+  for (const auto& stage : stages_) {
+    levels.push_back({stage.back()->place().channels, stride});
+    stride *= 2;
+  }
+  return levels;
 }
 
 std::vector<LayerSite*> ResNet::layer_sites() {
@@ -249,7 +268,7 @@ ModelBuilder configure(std::string_view name, Params& params) {
 
 const bool registered = [] {
   for (const Variant& v : variants()) {
-    Registry<ModelInfo>::Add{ModelInfo{
+    register_backbone(ModelInfo{
         .name = std::string(v.name),
         .summary = cat("residual network of ", v.bottleneck ? "bottleneck" : "basic",
                        " blocks for images of ", v.small_images ? 32 : 224),
@@ -259,8 +278,9 @@ const bool registered = [] {
         .image_size = v.small_images ? 32 : 224,
         .batch_norm = true,
         .example = v.name == "resnet20" ? "image_size = 16\n" : "",
+        .features = Features::Stages,
         .configure = configure,
-    }};
+    });
   }
   return true;
 }();

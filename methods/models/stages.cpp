@@ -74,7 +74,10 @@ void StagedTransformer::add_stage(
     const std::function<std::shared_ptr<TokenMixer>(std::int64_t)>& mixer) {
   const std::size_t number = stages_.size();
   const auto before = static_cast<std::int64_t>(blocks().size());
-  Stage stage{.entry = std::move(entry), .blocks = {}};
+  Stage stage{.entry = std::move(entry),
+              .blocks = {},
+              .level = {shape.dims[number], shape.patch_size << number},
+              .norm = {}};
   for (std::int64_t i = 0; i < shape.depths[number]; ++i) {
     BlockOptions options = common;
     options.dim = shape.dims[number];
@@ -84,28 +87,65 @@ void StagedTransformer::add_stage(
     stage.blocks.push_back(
         parent.register_module(index, std::make_shared<Block>(options, prefix + index, mixer(i))));
   }
+  if (is_backbone_) {
+    stage.norm = register_module(cat("norm", number),
+                                 std::make_shared<LayerNorm>(shape.dims[number], common.norm_eps));
+  }
   stages_.push_back(std::move(stage));
 }
 
 at::Tensor StagedTransformer::forward(const at::Tensor& images, ForwardState& state) {
+  ABLATE_CHECK(head_, "a backbone has no classifier");
   return ops::class_scores(forward_features(images, state), *head_, state);
 }
 
 at::Tensor StagedTransformer::forward_features(const at::Tensor& images, ForwardState& state) {
-  ABLATE_CHECK(images.dim() == 4 && images.size(2) == image_size_ && images.size(3) == image_size_,
-               "images of ", images.sizes(), " for a model of side ", image_size_);
+  check_square(images, image_size_);
   TokenStream stream{images};
   for (const Stage& stage : stages_) {
     const bool first = &stage == &stages_.front();
-    stream = {stage.entry->forward(first ? images : ops::join(stream, state), state)};
-    for (const auto& block : stage.blocks) {
-      stream = block->forward(std::move(stream), state);
-      if (!state.taps.contains(block->block_name())) continue;
-      stream = {ops::join(stream, state)};
-      state.tap(block->block_name(), stream.base);
-    }
+    stream = run(stage, first ? images : ops::join(stream, state), state);
   }
   return pool(stream, state);
+}
+
+TokenStream StagedTransformer::run(const Stage& stage, const at::Tensor& x,
+                                   ForwardState& state) const {
+  TokenStream stream{stage.entry->forward(x, state)};
+  for (const auto& block : stage.blocks) {
+    stream = block->forward(std::move(stream), state);
+    if (!state.taps.contains(block->block_name())) continue;
+    stream = {ops::join(stream, state)};
+    state.tap(block->block_name(), stream.base);
+  }
+  return stream;
+}
+
+std::vector<at::Tensor> StagedTransformer::features(const at::Tensor& images, ForwardState& state) {
+  if (is_training()) check_square(images, image_size_);
+  const at::Tensor padded = pad_to_units(images, stages_.back().level.stride);
+  std::vector<at::Tensor> maps;
+  at::Tensor x = padded;
+  for (const Stage& stage : stages_) {
+    state.map_height = padded.size(2) / stage.level.stride;
+    const auto [joined, normed] = ops::join_and_norm(run(stage, x, state), *stage.norm, state);
+    maps.push_back(ops::map_of(normed, state.map_height));
+    x = joined;
+  }
+  state.forget_tokens();
+  return maps;
+}
+
+std::vector<FeatureLevel> StagedTransformer::feature_levels() const {
+  std::vector<FeatureLevel> levels;
+  for (const Stage& stage : stages_) levels.push_back(stage.level);
+  return levels;
+}
+
+std::vector<std::string> StagedTransformer::feature_names() const {
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < stages_.size(); ++i) names.push_back(cat("norm", i, "."));
+  return names;
 }
 
 std::vector<Block*> StagedTransformer::blocks() {

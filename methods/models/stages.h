@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "methods/models/dense.h"
 #include "methods/models/focused_attention.h"
-#include "methods/models/model.h"
 
 namespace ablate {
 
@@ -49,11 +49,15 @@ class StageEntry : public torch::nn::Module {
 };
 
 /// A hierarchical transformer: stages of blocks on ever smaller and wider maps of tokens. Its
-/// blocks are numbered through. Families register children under their own names.
-class StagedTransformer : public Model {
+/// blocks are numbered through. Families register children under their own names. A backbone has a
+/// norm a stage, children norm0, norm1, ..
+class StagedTransformer : public Backbone {
  public:
   at::Tensor forward(const at::Tensor& images, ForwardState& state) override;
   at::Tensor forward_features(const at::Tensor& images, ForwardState& state) override;
+  std::vector<at::Tensor> features(const at::Tensor& images, ForwardState& state) override;
+  std::vector<FeatureLevel> feature_levels() const override;
+  std::vector<std::string> feature_names() const override;
   std::vector<Block*> blocks() override;
   bool one_stream() const override { return false; }
   std::int64_t image_size() const override { return image_size_; }
@@ -63,9 +67,12 @@ class StagedTransformer : public Model {
   struct Stage {
     std::shared_ptr<StageEntry> entry;
     std::vector<std::shared_ptr<Block>> blocks;
+    FeatureLevel level;
+    std::shared_ptr<LayerNorm> norm;  ///< of a backbone
   };
 
-  explicit StagedTransformer(const StagedShape& shape) : image_size_(shape.image_size) {}
+  StagedTransformer(const StagedShape& shape, const ModelContext& context)
+      : image_size_(shape.image_size), is_backbone_(context.features.has_value()) {}
   /// Makes the blocks of a stage as children of `parent`, "0", "1", ..; `prefix` is its qualified
   /// name with a dot, `mixer` makes the attention of a block by its number in the stage.
   void add_stage(const StagedShape& shape, const BlockOptions& common,
@@ -78,7 +85,10 @@ class StagedTransformer : public Model {
   std::shared_ptr<Linear> head_;
 
  private:
+  TokenStream run(const Stage& stage, const at::Tensor& x, ForwardState& state) const;
+
   std::int64_t image_size_;
+  bool is_backbone_;
   std::vector<Stage> stages_;
 };
 

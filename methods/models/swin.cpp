@@ -64,9 +64,10 @@ class PatchMerging final : public StageEntry {
 
 class SwinTransformer final : public StagedTransformer {
  public:
-  SwinTransformer(const Shape& shape, std::int64_t classes);
+  SwinTransformer(const Shape& shape, const ModelContext& context);
 
   std::vector<std::string> head_names() const override { return {"head.fc"}; }
+  std::vector<std::string> classifier_names() const override { return {"norm.", "head."}; }
   LayerNorm* final_norm() override { return norm_.get(); }
   std::vector<std::string> no_weight_decay() const override;
 
@@ -82,8 +83,8 @@ class SwinTransformer final : public StagedTransformer {
   std::shared_ptr<LayerNorm> norm_;
 };
 
-SwinTransformer::SwinTransformer(const Shape& shape, std::int64_t classes)
-    : StagedTransformer(shape) {
+SwinTransformer::SwinTransformer(const Shape& shape, const ModelContext& context)
+    : StagedTransformer(shape, context) {
   const auto embed =
       register_module("patch_embed", std::make_shared<PatchEmbed>(shape.patch_size, shape.dims[0]));
   const auto layers = register_module("layers", std::make_shared<torch::nn::Module>());
@@ -99,9 +100,11 @@ SwinTransformer::SwinTransformer(const Shape& shape, std::int64_t classes)
     add_stage(shape, {.norm_eps = kNormEps}, entry, *blocks, cat("layers.", i, ".blocks."),
               [&](std::int64_t block) { return make_mixer(shape, i, block); });
   }
+  if (context.features) return;
   norm_ = register_module("norm", std::make_shared<LayerNorm>(shape.dims.back(), kNormEps));
   const auto head = register_module("head", std::make_shared<torch::nn::Module>());
-  head_ = head->register_module("fc", std::make_shared<Linear>(shape.dims.back(), classes));
+  head_ =
+      head->register_module("fc", std::make_shared<Linear>(shape.dims.back(), context.num_classes));
 }
 
 std::shared_ptr<TokenMixer> SwinTransformer::make_mixer(const Shape& shape, std::size_t stage,
@@ -210,13 +213,13 @@ ModelBuilder configure(std::string_view name, Params& params) {
   }
   check_windows(params, shape);
   return [shape](const ModelContext& context) -> std::shared_ptr<Model> {
-    return std::make_shared<SwinTransformer>(shape, context.num_classes);
+    return std::make_shared<SwinTransformer>(shape, context);
   };
 }
 
 const bool registered = [] {
   for (const Variant& v : variants()) {
-    Registry<ModelInfo>::Add{ModelInfo{
+    register_backbone(ModelInfo{
         .name = std::string(v.name),
         .summary = std::string(v.summary),
         .family = "swin",
@@ -225,8 +228,9 @@ const bool registered = [] {
         .withheld = kStagedWithheld,
         .image_size = v.shape.image_size,
         .example = v.name == "swin" ? kExample : "",
+        .features = Features::Stages,
         .configure = configure,
-    }};
+    });
   }
   return true;
 }();

@@ -1,14 +1,17 @@
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "methods/models/attention.h"
+#include "methods/models/backbone.h"
 #include "methods/models/block.h"
+#include "methods/models/dense.h"
 #include "methods/models/focused_attention.h"
 #include "methods/models/initialize.h"
 #include "methods/models/layers.h"
-#include "methods/models/model.h"
-#include "methods/models/ops.h"
+#include "methods/models/ops_grid.h"
+#include "methods/models/token_rows.h"
 #include "runner/core/error.h"
 #include "runner/core/params.h"
 
@@ -51,14 +54,18 @@ std::shared_ptr<TokenMixer> make_mixer(const Options& o) {
   return std::make_shared<FocusedLinearAttention>(options);
 }
 
-class VisionTransformer final : public Model {
+class VisionTransformer final : public Backbone {
  public:
-  VisionTransformer(const Options& options, std::int64_t classes);
+  VisionTransformer(const Options& options, const ModelContext& context);
 
   at::Tensor forward(const at::Tensor& images, ForwardState& state) override;
   at::Tensor forward_features(const at::Tensor& images, ForwardState& state) override {
     return final_tokens(images, state).select(1, 0);
   }
+  std::vector<at::Tensor> features(const at::Tensor& images, ForwardState& state) override;
+  std::vector<FeatureLevel> feature_levels() const override;
+  std::vector<std::string> classifier_names() const override;
+  void rescale_taps(const std::vector<double>& factors) override { tap_factors_ = factors; }
   std::vector<Block*> blocks() override;
   std::vector<LayerSite*> layer_sites() override;
   LayerNorm* final_norm() override { return norm_.get(); }
@@ -69,7 +76,11 @@ class VisionTransformer final : public Model {
 
  private:
   std::int64_t prefix_tokens() const { return dist_token_.defined() ? 2 : 1; }
+  std::int64_t patch_side() const { return patch_embed_->proj->stride(); }
+  void add_classifier(const Options& options, std::int64_t classes);
   at::Tensor embed(const at::Tensor& images, ForwardState& state) const;
+  void begin(ForwardState& state) const;
+  at::Tensor read(TokenStream& stream, std::size_t block, ForwardState& state) const;
   /// Class and distillation token after the last norm: (B, prefix_tokens(), C).
   at::Tensor final_tokens(const at::Tensor& images, ForwardState& state);
 
@@ -79,9 +90,11 @@ class VisionTransformer final : public Model {
   std::vector<std::shared_ptr<Block>> blocks_;
   std::shared_ptr<LayerNorm> norm_;
   std::shared_ptr<Linear> head_, head_dist_;
+  std::vector<std::int64_t> taps_;   ///< of a backbone: the blocks whose output is read
+  std::vector<double> tap_factors_;  ///< of each block; empty: 1
 };
 
-VisionTransformer::VisionTransformer(const Options& o, std::int64_t classes)
+VisionTransformer::VisionTransformer(const Options& o, const ModelContext& context)
     : image_size_(o.image_size) {
   const std::int64_t grid = o.image_size / o.patch_size;
   cls_token_ = register_parameter("cls_token", at::empty({1, 1, o.dim}));
@@ -101,7 +114,14 @@ VisionTransformer::VisionTransformer(const Options& o, std::int64_t classes)
     blocks_.push_back(stack->register_module(
         index, std::make_shared<Block>(block, "blocks." + index, make_mixer(o))));
   }
-  norm_ = register_module("norm", std::make_shared<LayerNorm>(o.dim, kNormEps));
+  if (context.features) taps_ = context.features->blocks_of(o.depth);
+  if (!context.features || context.features->final_norm) {
+    norm_ = register_module("norm", std::make_shared<LayerNorm>(o.dim, kNormEps));
+  }
+  if (!context.features) add_classifier(o, context.num_classes);
+}
+
+void VisionTransformer::add_classifier(const Options& o, std::int64_t classes) {
   head_ = register_module("head", std::make_shared<Linear>(o.dim, classes));
   if (o.distilled) {
     head_dist_ = register_module("head_dist", std::make_shared<Linear>(o.dim, classes));
@@ -109,23 +129,28 @@ VisionTransformer::VisionTransformer(const Options& o, std::int64_t classes)
 }
 
 at::Tensor VisionTransformer::embed(const at::Tensor& images, ForwardState& state) const {
-  ABLATE_CHECK(images.dim() == 4 && images.size(2) == image_size_ && images.size(3) == image_size_,
-               "images of ", images.sizes(), " for a model of side ", image_size_);
-  ops::Embedding embedding{.weight = patch_embed_->proj->weight,
-                           .bias = patch_embed_->proj->bias,
-                           .prefix = {cls_token_},
-                           .position = pos_embed_};
+  const std::int64_t height = images.size(2) / patch_side(), width = images.size(3) / patch_side();
+  ops::Embedding embedding{
+      .weight = patch_embed_->proj->weight,
+      .bias = patch_embed_->proj->bias,
+      .prefix = {cls_token_},
+      .position = positions_of_map(pos_embed_, prefix_tokens(), height, width)};
   if (dist_token_.defined()) embedding.prefix.push_back(dist_token_);
   return ops::embed_patches(images, embedding, state);
 }
 
-at::Tensor VisionTransformer::final_tokens(const at::Tensor& images, ForwardState& state) {
+void VisionTransformer::begin(ForwardState& state) const {
   state.protected_tokens = prefix_tokens();
   for (const auto& block : blocks_) {
     if (block->reducer()) block->reducer()->begin(state);
     // Layer attention needs the place of each token.
     if (block->layer_attention()) state.track_sources = true;
   }
+}
+
+at::Tensor VisionTransformer::final_tokens(const at::Tensor& images, ForwardState& state) {
+  check_square(images, image_size_);
+  begin(state);
   TokenStream stream{embed(images, state)};
   state.tap("patch_embed", stream.base);
   for (const auto& block : blocks_) {
@@ -141,7 +166,58 @@ at::Tensor VisionTransformer::final_tokens(const at::Tensor& images, ForwardStat
   return tokens;
 }
 
+std::vector<at::Tensor> VisionTransformer::features(const at::Tensor& images, ForwardState& state) {
+  if (is_training()) check_square(images, image_size_);
+  const at::Tensor padded = pad_to_units(images, patch_side());
+  begin(state);
+  state.track_sources = true;
+  state.map_height = padded.size(2) / patch_side();
+  std::vector<at::Tensor> maps;
+  TokenStream stream{embed(padded, state)};
+  state.tap("patch_embed", stream.base);
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    stream = blocks_[i]->forward(std::move(stream), state);
+    const std::string& name = blocks_[i]->block_name();
+    if (state.taps.contains(name)) {
+      stream = {ops::join(stream, state)};
+      state.tap(name, stream.base);
+    }
+    if (std::ranges::find(taps_, static_cast<std::int64_t>(i)) == taps_.end()) continue;
+    maps.push_back(read(stream, i, state));
+    if (maps.size() == taps_.size()) break;
+  }
+  state.forget_tokens();
+  return maps;
+}
+
+/// What a dense model sees behind a block: all places, whatever tokens there are.
+at::Tensor VisionTransformer::read(TokenStream& stream, std::size_t block,
+                                   ForwardState& state) const {
+  at::Tensor tokens;
+  if (norm_ && block + 1 == blocks_.size()) {
+    tokens = ops::join_and_norm(stream, *norm_, state).y;
+  } else {
+    stream = {ops::join(stream, state)};
+    const double factor = tap_factors_.empty() ? 1.0 : tap_factors_[block];
+    tokens = factor == 1.0 ? stream.base : stream.base * factor;
+  }
+  const at::Tensor places = state.sources.defined()
+                                ? take_tokens(tokens, state.sources.slice(1, prefix_tokens()))
+                                : tokens.slice(1, prefix_tokens());
+  return ops::map_of(places, state.map_height);
+}
+
+std::vector<FeatureLevel> VisionTransformer::feature_levels() const {
+  return std::vector<FeatureLevel>(taps_.size(), {cls_token_.size(2), patch_side()});
+}
+
+std::vector<std::string> VisionTransformer::classifier_names() const {
+  if (norm_) return {"head.", "head_dist."};
+  return {"head.", "head_dist.", "norm."};
+}
+
 at::Tensor VisionTransformer::forward(const at::Tensor& images, ForwardState& state) {
+  ABLATE_CHECK(head_, "a backbone has no classifier");
   const at::Tensor tokens = final_tokens(images, state);
   const at::Tensor logits = ops::class_scores(tokens.select(1, 0), *head_, state);
   if (!head_dist_) return logits;
@@ -246,7 +322,7 @@ ModelBuilder configure(std::string_view name, Params& params) {
                 cat(o.image_size, " is no multiple of the patch side ", o.patch_size));
   }
   return [o](const ModelContext& context) -> std::shared_ptr<Model> {
-    return std::make_shared<VisionTransformer>(o, context.num_classes);
+    return std::make_shared<VisionTransformer>(o, context);
   };
 }
 
@@ -270,7 +346,7 @@ std::vector<Slot> offers(const Variant& v) {
 
 const bool registered = [] {
   for (const Variant& v : kVariants) {
-    Registry<ModelInfo>::Add{ModelInfo{
+    register_backbone(ModelInfo{
         .name = std::string(v.name),
         .summary = summary(v),
         .family = "vit",
@@ -280,8 +356,9 @@ const bool registered = [] {
         .image_size = v.image_size,
         .distilled = v.distilled,
         .example = v.free_form() ? kExample : "",
+        .features = Features::OneStride,
         .configure = configure,
-    }};
+    });
   }
   return true;
 }();

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "methods/models/dense.h"
 #include "runner/core/error.h"
 
 namespace ablate {
@@ -36,24 +37,47 @@ bool follows_from_shape(const std::string& name) {
   return name.ends_with(".relative_position_index") || name.ends_with(".attn_mask");
 }
 
+/// Learnt positions of a map of tokens, whose number may change: "pos_embed", "pos_embed3", ..
+bool is_position(const std::string& name) {
+  const std::string own = name.substr(name.rfind('.') + 1);
+  return own.starts_with("pos_embed") || own == "positional_encoding";
+}
+
+constexpr std::string_view kBackbonePrefix = "backbone.";
+
+bool begins_with(const std::string& name, const std::vector<std::string>& prefixes) {
+  return std::ranges::any_of(prefixes, [&](const std::string& p) { return name.starts_with(p); });
+}
+
+/// The backbone of a dense model, when the file holds a classifier: names without its prefix.
+const Backbone* lone_backbone(const Model& model, const SafetensorsFile& file) {
+  const auto* dense = dynamic_cast<const DenseModel*>(&model);
+  if (!dense) return nullptr;
+  for (const std::string& name : file.names()) {
+    if (name.starts_with(kBackbonePrefix)) return nullptr;
+  }
+  return &dense->backbone();
+}
+
 /// Matches a file's tensors with a model's and collects all complaints before anything is written.
 class Matching {
  public:
   Matching(Model& model, const SafetensorsFile& file, const LoadOptions& options)
-      : model_(model), file_(file), options_(options) {}
+      : model_(model), file_(file), options_(options), backbone_(lone_backbone(model, file)) {}
 
   LoadReport run() {
     std::set<std::string> known;
     NamedTensors sources;
     const NamedTensors targets = named_tensors(model_);
     for (const auto& [name, target] : targets) {
-      known.insert(name);
+      known.insert(name_in_file(name));
       sources.emplace_back(name, source(name, target));
     }
     std::vector<std::string> unexpected;
     for (const std::string& name : file_.names()) {
-      const bool ignored =
-          follows_from_shape(name) || (options_.reset_head && below(name, model_.head_names()));
+      const bool ignored = follows_from_shape(name) ||
+                           (options_.reset_head && below(name, model_.head_names())) ||
+                           (backbone_ && begins_with(name, backbone_->classifier_names()));
       if (!known.contains(name) && !ignored) unexpected.push_back(name);
     }
     complain(std::move(unexpected));
@@ -66,19 +90,28 @@ class Matching {
   }
 
  private:
+  /// Empty for what a file of a classifier does not have.
+  std::string name_in_file(const std::string& name) const {
+    if (!backbone_) return name;
+    if (!name.starts_with(kBackbonePrefix)) return {};
+    std::string own = name.substr(kBackbonePrefix.size());
+    return begins_with(own, backbone_->feature_names()) ? std::string() : own;
+  }
+
   at::Tensor source(const std::string& name, const at::Tensor& target) {
-    if (options_.reset_head && below(name, model_.head_names())) {
+    const std::string given = name_in_file(name);
+    if (given.empty() || (options_.reset_head && below(name, model_.head_names()))) {
       report_.kept.push_back(name);
       return {};
     }
-    if (!file_.has(name)) {
-      missing_.push_back(name);
+    if (!file_.has(given)) {
+      missing_.push_back(given);
       return {};
     }
-    at::Tensor found = file_.tensor(name);
-    if (name == "pos_embed" && found.dim() == 3 && found.size(1) != target.size(1) &&
+    at::Tensor found = file_.tensor(given);
+    if (is_position(given) && found.dim() == 3 && found.size(1) != target.size(1) &&
         found.size(2) == target.size(2)) {
-      found = resize_position_embedding(found, target.size(1), options_.antialias);
+      found = resize_positions(found, target.size(1));
       report_.resized.push_back(name);
     }
     if (found.sizes() == target.sizes()) return found;
@@ -86,6 +119,15 @@ class Matching {
                              ", model: ", join(target.sizes(), "x"), ")"));
     wrong_head_ = wrong_head_ || below(name, model_.head_names());
     return {};
+  }
+
+  /// A backbone has no place for the class token that a stage of its classifier had.
+  at::Tensor resize_positions(at::Tensor found, std::int64_t length) const {
+    if (backbone_ && grid_side(found.size(1), 1) > 0 && grid_side(length, 1) == 0) {
+      found = found.slice(1, 1);
+      if (found.size(1) == length) return found;
+    }
+    return resize_position_embedding(found, length, options_.antialias);
   }
 
   void complain(std::vector<std::string> unexpected) const {
@@ -101,6 +143,7 @@ class Matching {
   Model& model_;
   const SafetensorsFile& file_;
   const LoadOptions& options_;
+  const Backbone* backbone_;  ///< set: the file holds its classifier
   LoadReport report_;
   std::vector<std::string> missing_, misshapen_;
   bool wrong_head_ = false;

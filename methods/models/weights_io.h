@@ -20,11 +20,12 @@ struct LoadOptions {
 /// What was not taken over as it stands in the file.
 struct LoadReport {
   std::vector<std::string> resized;
-  std::vector<std::string> kept;  ///< head tensors left as initialised
+  std::vector<std::string> kept;  ///< tensors of heads left as initialised
 };
 
 /// Fills parameters and buffers by name from a safetensors file of any floating-point type; timm's
-/// and torchvision's files fit unchanged. Position embeddings of another grid are interpolated.
+/// and torchvision's files fit unchanged. Position embeddings of another grid are interpolated. A
+/// classifier's file fits the backbone of a dense model, whose neck and heads stay as they are.
 /// Throws Error naming all missing, unexpected and misshapen tensors; the model is then untouched.
 LoadReport load_weights(Model& model, const std::filesystem::path& file,
                         const LoadOptions& options = {});

@@ -12,10 +12,11 @@ struct EmbedSize {
 
   static EmbedSize of(const at::Tensor& images, const at::Tensor& weight,
                       const at::Tensor& position) {
-    const std::int64_t patch = weight.size(2), grid = images.size(2) / patch;
+    const std::int64_t patch = weight.size(2),
+                       patches = images.size(2) / patch * (images.size(3) / patch);
     return {{.batch = images.size(0),
-             .prefix = position.size(1) - grid * grid,
-             .patches = grid * grid,
+             .prefix = position.size(1) - patches,
+             .patches = patches,
              .width = weight.size(0)},
             3 * patch * patch};
   }

@@ -22,6 +22,9 @@ class Subset final : public Dataset {
   std::optional<StoredImage> stored(std::int64_t index, std::string& buffer) const override {
     return whole_->stored(at(index), buffer);
   }
+  void load_labels(std::int64_t index, LabelMap& labels) const override {
+    whole_->load_labels(at(index), labels);
+  }
   const DatasetFacts& facts() const override { return whole_->facts(); }
 
   std::string fingerprint() const override {
@@ -38,6 +41,10 @@ class Subset final : public Dataset {
 };
 
 }  // namespace
+
+void Dataset::load_labels(std::int64_t index, LabelMap& /*labels*/) const {
+  throw BugError(cat("pixels of image ", index, " have no labels in this set"));
+}
 
 DatasetSplits carve_holdout(DatasetSplits splits, std::int64_t holdout) {
   if (holdout == 0) return splits;

@@ -9,8 +9,10 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "datasets/image.h"
+#include "datasets/label_map.h"
 #include "runner/core/registry.h"
 
 namespace ablate {
@@ -22,6 +24,8 @@ struct DatasetFacts {
   std::int64_t classes = 0;
   int image_size = 0;  ///< side of the square stored images; 0 when sizes vary
   Normalization normalization;
+  bool dense = false;                      ///< each pixel has a label, the image as such has none
+  std::vector<std::string> class_names{};  ///< may be empty
 };
 
 /// A sample as it is stored: the file of a JPEG or PNG, or its pixels.
@@ -32,15 +36,21 @@ struct StoredImage {
   int height = 0;
 };
 
-/// index -> image and label. Immutable after construction, so every member is thread-safe.
+/// index -> image and label, or labels. Immutable after construction, so every member is
+/// thread-safe.
 class Dataset {
  public:
   virtual ~Dataset() = default;
   virtual std::int64_t size() const = 0;
+  /// Of the image as a whole; 0 in a dense set.
   virtual std::int64_t label(std::int64_t index) const = 0;
   /// Decodes sample `index` into `image` (its buffer is reused). Throws Error naming the file when
   /// the sample cannot be decoded.
   virtual void load(std::int64_t index, Image& image) const = 0;
+  /// The classes of the pixels of sample `index` of a dense set (the buffer of `labels` is reused),
+  /// of the image's size: below facts().classes, or LabelMap::kIgnore. Throws Error naming the
+  /// file.
+  virtual void load_labels(std::int64_t index, LabelMap& labels) const;
   /// The stored form of sample `index`, for who decodes only a part of it; nothing for sets that do
   /// not keep their images so. A view of mapped memory where the set has some, else of `buffer`:
   /// valid as long as the set and an unchanged buffer.

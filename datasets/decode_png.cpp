@@ -48,6 +48,16 @@ class PngDecoder {
     return true;
   }
 
+  /// Reads the header and asks for a byte a pixel, values as they are; other files keep their kind.
+  bool step_label_header() {
+    if (setjmp(escape_)) return false;
+    png_read_info(png_, info_);
+    png_set_packing(png_);
+    png_set_interlace_handling(png_);
+    png_read_update_info(png_, info_);
+    return true;
+  }
+
   bool step_pixels(png_bytepp rows) {
     if (setjmp(escape_)) return false;
     png_read_image(png_, rows);
@@ -55,6 +65,11 @@ class PngDecoder {
     return true;
   }
 
+  bool has_single_bytes() const {
+    const int color = png_get_color_type(png_, info_);
+    return (color == PNG_COLOR_TYPE_GRAY || color == PNG_COLOR_TYPE_PALETTE) &&
+           png_get_bit_depth(png_, info_) == 8;
+  }
   std::uint32_t width() const { return png_get_image_width(png_, info_); }
   std::uint32_t height() const { return png_get_image_height(png_, info_); }
   std::size_t row_bytes() const { return png_get_rowbytes(png_, info_); }
@@ -85,19 +100,48 @@ class PngDecoder {
 
 }  // namespace
 
+namespace {
+
+void check_step(bool ok, const PngDecoder& decoder, std::string_view name) {
+  if (!ok) throw Error(cat(name, ": corrupt PNG: ", decoder.message()));
+}
+
+/// Reads the pixels into `target`, which has row(y) and the decoder's size.
+template <typename Target>
+void read_rows(PngDecoder& decoder, std::string_view name, Target& target) {
+  std::vector<png_bytep> rows(static_cast<std::size_t>(target.height));
+  for (int y = 0; y < target.height; ++y) rows[static_cast<std::size_t>(y)] = target.row(y);
+  check_step(decoder.step_pixels(rows.data()), decoder, name);
+}
+
+}  // namespace
+
 void decode_png(std::span<const std::uint8_t> bytes, std::string_view name, Image& image) {
   PngDecoder decoder(bytes);
-  const auto check = [&](bool ok) {
-    if (!ok) throw Error(cat(name, ": corrupt PNG: ", decoder.message()));
-  };
-  check(decoder.step_header());
+  check_step(decoder.step_header(), decoder, name);
   check_image_size(decoder.width(), decoder.height(), name);
   image.reshape(static_cast<int>(decoder.width()), static_cast<int>(decoder.height()));
   ABLATE_CHECK(decoder.row_bytes() == image.stride(), "PNG transform left ", decoder.row_bytes(),
                " bytes a row");
-  std::vector<png_bytep> rows(static_cast<std::size_t>(image.height));
-  for (int y = 0; y < image.height; ++y) rows[static_cast<std::size_t>(y)] = image.row(y);
-  check(decoder.step_pixels(rows.data()));
+  read_rows(decoder, name, image);
+}
+
+void decode_label_map(std::span<const std::uint8_t> bytes, std::string_view name,
+                      LabelMap& labels) {
+  constexpr std::array<std::uint8_t, 8> kPng{0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
+  if (!std::ranges::equal(bytes.first(std::min(bytes.size(), kPng.size())), kPng)) {
+    throw Error(cat(name, ": not a PNG file; labels of pixels are kept as PNG"));
+  }
+  PngDecoder decoder(bytes);
+  check_step(decoder.step_label_header(), decoder, name);
+  check_image_size(decoder.width(), decoder.height(), name);
+  if (!decoder.has_single_bytes()) {
+    throw Error(cat(name,
+                    ": colours or 16-bit values; accepted: a PNG with one channel of up to 8 "
+                    "bits, whose values are the classes"));
+  }
+  labels.reshape(static_cast<int>(decoder.width()), static_cast<int>(decoder.height()));
+  read_rows(decoder, name, labels);
 }
 
 }  // namespace ablate

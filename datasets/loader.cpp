@@ -1,7 +1,9 @@
 #include "datasets/loader.h"
 
 #include <limits>
+#include <optional>
 
+#include "datasets/dense_rows.h"
 #include "datasets/ordered_pool.h"
 #include "datasets/repeated_draw.h"
 #include "runner/core/error.h"
@@ -56,6 +58,7 @@ struct TrainLoader::State {
   std::shared_ptr<const Dataset> dataset;
   AugmentRecipe recipe;
   TrainTransform transform;
+  std::optional<DenseTrainTransform> dense;
   LoaderOptions options;
   BatchPlan plan;
   OrderedPool pool;
@@ -67,7 +70,10 @@ struct TrainLoader::State {
         options(loader),
         plan(dataset->size(), augment, loader),
         pool([this](std::int64_t number) { return make(number); }, loader.threads,
-             loader.prefetch) {}
+             loader.prefetch) {
+    const DatasetFacts& facts = dataset->facts();
+    if (facts.dense) dense.emplace(augment, facts.normalization);
+  }
 
   /// Micro-batch `number` of this rank, counted over the whole run.
   Batch make(std::int64_t number) const {
@@ -79,6 +85,10 @@ struct TrainLoader::State {
     batch.images = empty_images(rows, transform.image_size());
     batch.labels = at::empty({rows}, at::kLong);
     batch.weights = at::ones({rows}, at::kFloat);
+    if (dense) {
+      batch.label_maps =
+          at::empty({rows, transform.image_size(), transform.image_size()}, at::kByte);
+    }
     const Permutation order(static_cast<std::uint64_t>(dataset->size()), options.seed,
                             Purpose::DataOrder, static_cast<std::uint64_t>(epoch));
     Image image;
@@ -93,9 +103,13 @@ struct TrainLoader::State {
           options.seed,
           sample_key(static_cast<std::uint64_t>(epoch), static_cast<std::uint64_t>(index),
                      static_cast<std::uint32_t>(draw % recipe.repeated))};
-      dataset->load(index, image);
-      transform(image, key,
-                batch.images.data_ptr<float>() + row * values_of_image(transform.image_size()));
+      if (dense) {
+        make_dense_row(*dataset, *dense, index, key, batch, row);
+      } else {
+        dataset->load(index, image);
+        transform(image, key,
+                  batch.images.data_ptr<float>() + row * values_of_image(transform.image_size()));
+      }
       batch.labels.data_ptr<std::int64_t>()[row] = dataset->label(index);
       batch.indices.push_back(index);
     }
@@ -149,8 +163,9 @@ std::int64_t eval_rows(const LoaderOptions& options) {
 struct EvalLoader::State {
   std::shared_ptr<const Dataset> dataset;
   EvalTransform transform;
+  std::optional<DenseEvalTransform> dense;
   LoaderOptions options;
-  std::int64_t samples = 0, batches = 0;
+  std::int64_t rows = 0, samples = 0, batches = 0;
   OrderedPool pool;
 
   State(std::shared_ptr<const Dataset> data, const AugmentRecipe& augment, LoaderOptions loader)
@@ -159,14 +174,22 @@ struct EvalLoader::State {
         options(loader),
         pool([this](std::int64_t number) { return make(number); }, loader.threads,
              loader.prefetch) {
-    eval_rows(options);
+    rows = eval_rows(options);
+    const DatasetFacts& facts = dataset->facts();
+    if (!facts.dense) return;
+    dense.emplace(augment, facts.normalization);
+    rows = dense_eval_rows(*dataset, options);
   }
 
+  /// Of all ranks.
+  std::int64_t batch_samples() const { return rows * options.shard.size; }
+
   Batch make(std::int64_t number) const {
-    const std::int64_t rows = eval_rows(options);
+    const std::int64_t first = number * batch_samples() + options.shard.rank * rows;
+    if (dense) return make_dense_eval_batch(*dataset, *dense, first, rows, samples);
     const int side = transform.image_size();
     Batch batch;
-    batch.first_position = number * options.global_batch + options.shard.rank * rows;
+    batch.first_position = first;
     batch.images = empty_images(rows, side);
     batch.labels = at::zeros({rows}, at::kLong);
     batch.weights = at::zeros({rows}, at::kFloat);
@@ -200,8 +223,7 @@ void EvalLoader::start(std::int64_t limit) {
   // Nothing is made between the two seeks, so what make() reads may change.
   state_->pool.seek(0, 0);
   state_->samples = limit == 0 ? size : std::min(limit, size);
-  state_->batches =
-      (state_->samples + state_->options.global_batch - 1) / state_->options.global_batch;
+  state_->batches = (state_->samples + state_->batch_samples() - 1) / state_->batch_samples();
   state_->pool.seek(0, state_->batches);
 }
 

@@ -18,8 +18,12 @@ struct Shard {
 
 /// Samples of one forward pass on one rank, normalised, augmented and mixed.
 struct Batch {
-  at::Tensor images;        ///< (B, 3, H, W) float32
-  at::Tensor labels;        ///< (B) int64
+  at::Tensor images;  ///< (B, 3, H, W) float32
+  at::Tensor labels;  ///< (B) int64
+  /// (B, H, W) uint8: classes of the pixels, LabelMap::kIgnore for none; undefined where images
+  /// have a label as a whole. In evaluation of the original image's size, whatever the network's
+  /// input.
+  at::Tensor label_maps;
   at::Tensor other_labels;  ///< (B) int64: label of the mixing partner; undefined without mixing
   at::Tensor mix;  ///< (B) float32: weight of `labels` against `other_labels`; undefined likewise
   at::Tensor weights;  ///< (B) float32: 1, or 0 for the padding of an evaluation's last batch

@@ -118,13 +118,18 @@ int read_eval_resize(Params& params, const Preset& preset, int image_size) {
 }  // namespace
 
 const std::vector<std::string>& augmentation_names() {
-  static const std::vector<std::string> names{"none", "cifar", "cifar_strong", "deit"};
+  static const std::vector<std::string> names{"none", "cifar", "cifar_strong", "deit",
+                                              std::string(kDenseAugmentation)};
   return names;
 }
 
 AugmentRecipe read_augmentation(std::string_view name, Params& params, int default_image_size) {
   const Preset preset = find_preset(name, params);
   AugmentRecipe recipe;
+  if (name == kDenseAugmentation) {
+    recipe.dense = read_dense_recipe(params, default_image_size, recipe.image_size, recipe.flip);
+    return recipe;
+  }
   recipe.image_size = static_cast<int>(params.integer(
       "image_size", default_image_size, 8, 2048, "side of the square images the network sees"));
   recipe.crop = read_crop(params, preset);

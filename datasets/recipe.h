@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "datasets/dense_recipe.h"
 #include "datasets/erasing.h"
 #include "datasets/geometry.h"
 #include "datasets/mixing.h"
@@ -39,13 +40,17 @@ struct AugmentRecipe {
   int repeated = 1;  ///< draws of one image, see repeated_draw.h
 
   int eval_resize = 0;  ///< short side of evaluation images before the centre crop
+
+  /// Of images whose pixels have labels; of the rest image_size and flip alone apply to them.
+  std::optional<DenseRecipe> dense;
 };
 
 /// Version of what a recipe does to an image: raised when the same recipe would give other pixels.
 inline constexpr int kAugmentSemantics = 2;
 
 /// The names a spec may use, each a set of defaults for all keys: "none", "cifar" (padded crop,
-/// flip), "cifar_strong" (that, RandAugment, erasing, mixup, cutmix), "deit" (Touvron et al. 2021).
+/// flip), "cifar_strong" (that, RandAugment, erasing, mixup, cutmix), "deit" (Touvron et al. 2021);
+/// kDenseAugmentation with keys of its own.
 const std::vector<std::string>& augmentation_names();
 
 /// Reads the keys of an `augmentation` table. Does not call finish(). Throws SpecError.

@@ -14,11 +14,11 @@ std::vector<kernels::UpdateChunk> chunk_table(const ParameterArena& arena,
   for (const ArenaChunk& chunk : arena.chunks()) {
     const ArenaSegment& segment = arena.segments()[chunk.segment];
     const SegmentSettings& settings = segment.settings;
-    const bool exempt = segment.decay_exempt && !decay.decay_all;
+    const SegmentRates rates = rates_of(segment, decay);
     table.push_back({.begin = chunk.begin,
                      .count = chunk.count,
-                     .lr_factor = settings.lr_factor,
-                     .weight_decay = exempt ? 0.0 : decay.weight_decay * settings.decay_factor,
+                     .lr_factor = rates.lr_factor,
+                     .weight_decay = rates.weight_decay,
                      .clamp_low = settings.clamp_low,
                      .clamp_high = settings.clamp_high});
   }

@@ -38,7 +38,22 @@ DecaySettings DecaySettings::read(Params& params, double default_decay) {
                                         "weight decay of parameters that are not exempt");
   settings.decay_all = params.boolean("decay_all", false,
                                       "decay biases, norms and the model's exempt parameters too");
+  settings.decay_norms = params.boolean(
+      "decay_norms", false,
+      "decay biases and norms, but not the model's exempt parameters, as mmsegmentation does");
+  settings.layer_decay =
+      params.number("layer_decay", 1.0, 0.01, 1.0,
+                    "factor of the learning rate for each layer between a parameter and the head");
   return settings;
+}
+
+SegmentRates rates_of(const ArenaSegment& segment, const DecaySettings& settings) {
+  const bool exempt = settings.decay_norms ? segment.decay_listed : segment.decay_exempt;
+  const bool decays = settings.decay_all || !exempt;
+  const double depth_factor =
+      std::pow(settings.layer_decay, static_cast<double>(segment.layers_above));
+  return {.lr_factor = segment.settings.lr_factor * depth_factor,
+          .weight_decay = decays ? settings.weight_decay * segment.settings.decay_factor : 0.0};
 }
 
 template <typename T>
@@ -54,15 +69,14 @@ void for_each_span(ParameterArena& arena, const UpdateArguments& arguments,
   const auto run_chunk = [&](const ArenaChunk& chunk) {
     const ArenaSegment& segment = arena.segments()[chunk.segment];
     const SegmentSettings& settings = segment.settings;
-    const bool exempt = segment.decay_exempt && !decay.decay_all;
-    const double weight_decay = exempt ? 0.0 : decay.weight_decay * settings.decay_factor;
+    const SegmentRates rates = rates_of(segment, decay);
     update({.parameters = parameters + chunk.begin,
             .gradients = gradients + chunk.begin,
             .ema = ema == nullptr ? nullptr : ema + chunk.begin,
             .count = chunk.count,
             .gradient_scale = arguments.gradient_scale,
-            .lr = arguments.lr * settings.lr_factor,
-            .weight_decay = weight_decay,
+            .lr = arguments.lr * rates.lr_factor,
+            .weight_decay = rates.weight_decay,
             .clamp_low = settings.clamp_low,
             .clamp_high = settings.clamp_high,
             .ema_decay = arguments.ema_decay},

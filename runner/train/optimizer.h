@@ -20,13 +20,23 @@ struct UpdateArguments {
 
 class DeviceUpdate;
 
-/// Settings every optimizer has.
+/// Settings every optimizer has: which parameters lose weight, and how rates fall with depth.
 struct DecaySettings {
   double weight_decay;
-  bool decay_all;  ///< also parameters that are exempt by rule (He et al., ResNet, 2016)
+  bool decay_all;    ///< also parameters that are exempt by rule (He et al., ResNet, 2016)
+  bool decay_norms;  ///< of those, biases and norms, but not what the model lists
+  /// Factor of the learning rate for each layer between a parameter and the head (Bao et al., BEiT,
+  /// 2022); 1: equal rates.
+  double layer_decay;
 
   static DecaySettings read(Params& params, double default_decay);
 };
+
+/// What one segment's update computes with.
+struct SegmentRates {
+  double lr_factor, weight_decay;
+};
+SegmentRates rates_of(const ArenaSegment& segment, const DecaySettings& settings);
 
 /// An update rule; its state are named buffers of the arena.
 class Optimizer {

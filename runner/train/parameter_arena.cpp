@@ -4,6 +4,7 @@
 #include <set>
 
 #include "methods/models/model.h"
+#include "methods/models/parameter_depth.h"
 #include "runner/core/error.h"
 #include "runner/core/text.h"
 
@@ -104,6 +105,7 @@ void ParameterArena::rebuild(Model& model, std::int64_t generation, const Slices
 void ParameterArena::lay_out(Model& model) {
   const std::vector<std::string> exempt = model.no_weight_decay();
   const auto settings = model.parameter_settings();
+  const auto depths = layers_above(model);
   const auto named = model.named_parameters();
   std::set<const c10::TensorImpl*> seen;
   std::int64_t offset = 0;
@@ -115,13 +117,16 @@ void ParameterArena::lay_out(Model& model) {
     ABLATE_CHECK(parameter.scalar_type() == at::kFloat || parameter.scalar_type() == at::kDouble,
                  named[i].key(), " is ", at::toString(parameter.scalar_type()));
     const std::string& name = named[i].key();
+    const bool listed = std::ranges::find(exempt, name) != exempt.end();
     segments_.push_back(
         {.name = name,
          .parameter = parameter,
          .shape = parameter.sizes().vec(),
          .offset = offset,
          .numel = parameter.numel(),
-         .decay_exempt = parameter.dim() <= 1 || std::ranges::find(exempt, name) != exempt.end(),
+         .decay_exempt = parameter.dim() <= 1 || listed,
+         .decay_listed = listed,
+         .layers_above = depths.at(name),
          .settings = settings.contains(name) ? settings.at(name) : SegmentSettings{}});
     offset += round_up(parameter.numel(), kAlignment / parameter.element_size());
   }

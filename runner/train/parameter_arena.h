@@ -28,6 +28,9 @@ struct ArenaSegment {
   /// Takes no weight decay by the usual rule: at most one dimension, or in the model's
   /// no_weight_decay() (Touvron et al., DeiT, 2021).
   bool decay_exempt = false;
+  /// In the model's no_weight_decay().
+  bool decay_listed = false;
+  std::int64_t layers_above = 0;  ///< of parameter_depth.h
   SegmentSettings settings;
 };
 

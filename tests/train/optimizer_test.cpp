@@ -6,6 +6,7 @@
 
 #include "runner/core/error.h"
 #include "runner/train/ema.h"
+#include "tests/support/models.h"
 #include "tests/train/arena_model.h"
 
 namespace ablate::test {
@@ -149,6 +150,10 @@ TEST(WeightDecay, AppliesByGroup) {
   EXPECT_NEAR(all["bias"], 0.98, 1e-15);
   EXPECT_NEAR(all["table"], 0.98, 1e-15);
   EXPECT_EQ(all["first"], 1.0) << "decay_all does not overrule a parameter's own setting";
+  auto norms = shrinkage("weight_decay = 0.2\ndecay_norms = true", 1.0);
+  EXPECT_NEAR(norms["bias"], 0.98, 1e-15);
+  EXPECT_NEAR(norms["last"], 0.98, 1e-15);
+  EXPECT_EQ(norms["table"], 1.0) << "the model lists it";
 }
 
 TEST(SegmentSettings, RateClampAndActivity) {
@@ -167,6 +172,35 @@ TEST(SegmentSettings, RateClampAndActivity) {
   EXPECT_TRUE(at::equal(model.get("bias"), before["bias"]));
   const double active = 5 * 3 + 5 + 2 * 5;  // first, table, last: gradients are all 1
   EXPECT_DOUBLE_EQ(gradient_norm(arena), std::sqrt(active));
+}
+
+/// With unit gradients SGD moves every element by its learning rate: with four blocks the head's is
+/// the schedule's, that of block i is 0.5^(4 - i) of it, that of the embeddings 0.5^5.
+TEST(LayerDecay, ScalesTheRateByTheLayersAbove) {
+  const auto model = make_model("vit",
+                                "image_size = 8\npatch_size = 4\nembed_dim = 8\nnum_heads = 2\n"
+                                "depth = 4");
+  model->to(at::kDouble);
+  for (const at::Tensor& parameter : model->parameters()) parameter.detach().zero_();
+  ParameterArena arena(*model);
+  arena.gradients().fill_(1.0);
+  arena.configure("head.bias", {.lr_factor = 3.0});
+  make_optimizer("sgd", "momentum=0.0\nweight_decay=0.0\nlayer_decay=0.5")
+      ->step(arena, {.lr = 0.32});
+  const std::map<std::string, double> moved = {{"cls_token", 0.01},
+                                               {"pos_embed", 0.01},
+                                               {"patch_embed.proj.bias", 0.01},
+                                               {"blocks.0.attn.qkv.weight", 0.02},
+                                               {"blocks.1.norm2.bias", 0.04},
+                                               {"blocks.3.mlp.fc2.bias", 0.16},
+                                               {"norm.weight", 0.32},
+                                               {"head.weight", 0.32},
+                                               {"head.bias", 0.96}};
+  for (const auto& [name, rate] : moved) {
+    const at::Tensor value = arena.segment(name).parameter.detach();
+    EXPECT_NEAR(value.min().item<double>(), -rate, 1e-15) << name;
+    EXPECT_NEAR(value.max().item<double>(), -rate, 1e-15) << name;
+  }
 }
 
 TEST(GradientNorm, IsThatOfTheWholeVectorAndClips) {

@@ -100,6 +100,8 @@ TEST(RunIdentity, EverySettingThatCanChangeAResultCounts) {
                               "model.drop_path_mode=constant",
                               "optimizer.lr=3e-3",
                               "optimizer.weight_decay=0.1",
+                              "optimizer.layer_decay=0.65",
+                              "optimizer.decay_norms=true",
                               "optimizer.name=sgd",
                               "schedule=constant",
                               "schedule.warmup_epochs=1",

@@ -46,9 +46,6 @@ class ChannelPruning final : public Method {
 
  private:
   std::int64_t search_steps(const RunLength& run) const;
-  static RunLength length_of(const TrainContext& context) {
-    return RunLength::of_epochs(context.steps_per_epoch(), context.epochs());
-  }
   Seats seats(Surgeon& surgeon) const;
   void begin_search(TrainContext& context, const Seats& seats);
   void weigh(TrainContext& context, double keep);
@@ -136,7 +133,7 @@ double ChannelPruning::aimed_at(std::int64_t step, std::int64_t steps) const {
 
 void ChannelPruning::between_steps(TrainContext& context) {
   if (!searching_) return;
-  const std::int64_t steps = search_steps(length_of(context)), step = context.step();
+  const std::int64_t steps = search_steps(context.length()), step = context.step();
   if (step >= steps) return end_search(context);
   Model& model = context.surgeon().model();
   const double aim = aimed_at(step, steps);

@@ -39,7 +39,9 @@ class TrainContext {
   // Position: `step` counts optimizer steps of this run from 0; `epoch` = step / steps_per_epoch.
   virtual std::int64_t step() const = 0;
   virtual std::int64_t steps_per_epoch() const = 0;
+  /// Of the run, a begun one counted.
   virtual std::int64_t epochs() const = 0;
+  virtual RunLength length() const { return RunLength::of_epochs(steps_per_epoch(), epochs()); }
   std::int64_t epoch() const { return step() / steps_per_epoch(); }
   virtual std::uint64_t seed() const = 0;
 

@@ -33,13 +33,13 @@ class Nose final : public Method {
       set_gains(context.surgeon(), lambda_);
       remove(context);
     } else {
-      check_ends(length_of(context));
+      check_ends(context.length());
     }
   }
 
   void between_steps(TrainContext& context) override {
     if (removed_) return;
-    const double lambda = lambda_at(length_of(context), context.step());
+    const double lambda = lambda_at(context.length(), context.step());
     if (lambda == lambda_) return;
     lambda_ = lambda;
     context.metric("nose/lambda", lambda);
@@ -70,10 +70,6 @@ class Nose final : public Method {
  private:
   void read_selection(Params& params);
   void read_mask(Params& params);
-
-  static RunLength length_of(const TrainContext& context) {
-    return RunLength::of_epochs(context.steps_per_epoch(), context.epochs());
-  }
 
   /// Without dilution_epochs, lambda is 0 in the last quarter of the run, as it is for the last 101
   /// of the published 400 epochs.

@@ -19,9 +19,10 @@ namespace ablate {
 /// One attempt at one resolved run.
 struct JobRequest {
   std::string run_id;
-  int attempt = 1;                  ///< counts from 1
-  std::int64_t fence = 1;           ///< rises with every attempt
-  std::filesystem::path init_file;  ///< start weights that the spec names by content; or empty
+  int attempt = 1;         ///< counts from 1
+  std::int64_t fence = 1;  ///< rises with every attempt
+  // Weights that the spec names by content; or empty.
+  std::filesystem::path init_file{}, teacher_file{};
 };
 
 /// Where one job at a time may run.

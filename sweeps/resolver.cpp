@@ -45,8 +45,10 @@ std::string cache_key(const std::vector<Draft>& drafts, const std::string& reque
   std::string key = request + fingerprint(workspace.require_train_program());
   for (const auto& [name, folder] : workspace.data) key += name + "=" + fingerprint(folder);
   for (const Draft& draft : drafts) {
-    const Value* weights = draft.spec.find_path("init.weights");
-    if (weights != nullptr && weights->is_string()) key += fingerprint(weights->as_string());
+    for (const char* path : {"init.weights", "distillation.teacher.weights"}) {
+      const Value* weights = draft.spec.find_path(path);
+      if (weights != nullptr && weights->is_string()) key += fingerprint(weights->as_string());
+    }
   }
   return hash128_hex(key);
 }
@@ -74,6 +76,7 @@ ResolvedRun parse_run(const json& entry) {
   run.total_steps = entry.at("total_steps").get<std::int64_t>();
   run.images_seen = entry.at("images_seen").get<std::int64_t>();
   run.init_file = entry.value("init_file", "");
+  run.teacher_file = entry.value("teacher_file", "");
   run.base_params = entry.at("base_params").get<std::int64_t>();
   run.base_macs = entry.at("base_macs").get<std::int64_t>();
   for (const json& note : entry.value("semantics_notes", json::array())) {

@@ -140,7 +140,7 @@ std::vector<ScheduleEntry*> Scheduler::claim(const std::vector<ScheduleEntry*>& 
     if (claim) {
       plans.push_back({paths(*entry),
                        run.spec,
-                       {run.id, claim->attempt, claim->fence, run.init_file},
+                       {run.id, claim->attempt, claim->fence, run.init_file, run.teacher_file},
                        run.total_steps,
                        run.global_batch});
       claimed.push_back(entry);

@@ -19,7 +19,7 @@ struct ScheduledRun {
   std::string id;
   std::string name;  ///< for people: row label and seed
   std::string spec;  ///< content of spec.json
-  std::filesystem::path init_file;
+  std::filesystem::path init_file, teacher_file;
   std::int64_t total_steps = 0;
   std::int64_t global_batch = 0;
   std::string shape;                 ///< equal for runs that may share a process

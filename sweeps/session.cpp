@@ -49,6 +49,7 @@ std::vector<ScheduledRun> scheduled_runs(const ResolvedSweep& sweep, const Plan&
     run.name = cat(sweep.drafts[i].label, " seed ", sweep.drafts[i].seed);
     run.spec = resolved.spec.dump();
     run.init_file = resolved.init_file;
+    run.teacher_file = resolved.teacher_file;
     run.total_steps = resolved.total_steps;
     run.global_batch = resolved.spec.at("training").at("global_batch").get<std::int64_t>();
     run.shape = shape_of(resolved.spec);

@@ -25,13 +25,15 @@ std::vector<std::string> train_arguments(const std::vector<JobRequest>& requests
   for (std::string& argument : workspace.data_arguments()) {
     arguments.push_back(std::move(argument));
   }
-  std::set<std::string> init_files;
+  std::set<std::string> weights;
   for (const JobRequest& request : requests) {
     add("--attempt", request.attempt);
     add("--fence", request.fence);
-    if (!request.init_file.empty()) init_files.insert(request.init_file.string());
+    for (const auto& file : {request.init_file, request.teacher_file}) {
+      if (!file.empty()) weights.insert(file.string());
+    }
   }
-  for (const std::string& file : init_files) add("--init", file);
+  for (const std::string& file : weights) add("--init", file);
   add("--threads", launch.threads);
   add("--micro-batch", launch.micro_batch);
   add("--loader-threads", launch.loader_threads);

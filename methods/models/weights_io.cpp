@@ -1,6 +1,7 @@
 #include "methods/models/weights_io.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <set>
 
@@ -35,12 +36,6 @@ bool below(const std::string& name, const std::vector<std::string>& modules) {
 /// Buffers of windowed attention in older files of timm, which follow from the shape.
 bool follows_from_shape(const std::string& name) {
   return name.ends_with(".relative_position_index") || name.ends_with(".attn_mask");
-}
-
-/// Learnt positions of a map of tokens, whose number may change: "pos_embed", "pos_embed3", ..
-bool is_position(const std::string& name) {
-  const std::string own = name.substr(name.rfind('.') + 1);
-  return own.starts_with("pos_embed") || own == "positional_encoding";
 }
 
 constexpr std::string_view kBackbonePrefix = "backbone.";
@@ -109,7 +104,7 @@ class Matching {
       return {};
     }
     at::Tensor found = file_.tensor(given);
-    if (is_position(given) && found.dim() == 3 && found.size(1) != target.size(1) &&
+    if (is_position_embedding(given) && found.dim() == 3 && found.size(1) != target.size(1) &&
         found.size(2) == target.size(2)) {
       found = resize_positions(found, target.size(1));
       report_.resized.push_back(name);
@@ -127,7 +122,7 @@ class Matching {
       found = found.slice(1, 1);
       if (found.size(1) == length) return found;
     }
-    return resize_position_embedding(found, length, options_.antialias);
+    return resize_position_embedding(found, length, options_.positions);
   }
 
   void complain(std::vector<std::string> unexpected) const {
@@ -151,6 +146,11 @@ class Matching {
 
 }  // namespace
 
+bool is_position_embedding(const std::string& name) {
+  const std::string own = name.substr(name.rfind('.') + 1);
+  return own.starts_with("pos_embed") || own == "positional_encoding";
+}
+
 LoadReport load_weights(Model& model, const std::filesystem::path& file,
                         const LoadOptions& options) {
   const SafetensorsFile opened(file);
@@ -169,8 +169,25 @@ void save_weights(const Model& model, const std::filesystem::path& file,
   write_safetensors(file, named_tensors(model), metadata);
 }
 
+namespace {
+
+at::Tensor resize_grid(const at::Tensor& grid, std::int64_t side, PositionResize how) {
+  const std::array<std::int64_t, 2> size{side, side};
+  switch (how) {
+    case PositionResize::Bicubic:
+      return at::upsample_bicubic2d(grid, size, /*align_corners=*/false);
+    case PositionResize::BicubicAntialias:
+      return at::_upsample_bicubic2d_aa(grid, size, /*align_corners=*/false);
+    case PositionResize::Bilinear:
+      return at::upsample_bilinear2d(grid, size, /*align_corners=*/false);
+  }
+  ABLATE_CHECK(false, "unknown way to resize positions");
+}
+
+}  // namespace
+
 at::Tensor resize_position_embedding(const at::Tensor& stored, std::int64_t length,
-                                     bool antialias) {
+                                     PositionResize how) {
   const at::Tensor embedding = stored.to(at::promote_types(stored.scalar_type(), at::kFloat));
   for (std::int64_t prefix = 0; prefix <= 2; ++prefix) {
     const std::int64_t from = grid_side(embedding.size(1), prefix), to = grid_side(length, prefix);
@@ -180,8 +197,7 @@ at::Tensor resize_position_embedding(const at::Tensor& stored, std::int64_t leng
                                 .reshape({1, from, from, channels})
                                 .permute({0, 3, 1, 2})
                                 .contiguous();
-    const at::Tensor resized = antialias ? at::_upsample_bicubic2d_aa(grid, {to, to}, false)
-                                         : at::upsample_bicubic2d(grid, {to, to}, false);
+    const at::Tensor resized = resize_grid(grid, to, how);
     const at::Tensor tokens = resized.permute({0, 2, 3, 1}).reshape({1, to * to, channels});
     return at::cat({embedding.narrow(1, 0, prefix), tokens}, 1);
   }

@@ -10,11 +10,15 @@
 
 namespace ablate {
 
+/// How position embeddings are brought to another grid: bicubic (a = -0.75) as DeiT and
+/// mmsegmentation do it, bicubic with antialiasing (a = -0.5) as recent timm, bilinear as
+/// Segmenter.
+enum class PositionResize { Bicubic, BicubicAntialias, Bilinear };
+
 struct LoadOptions {
   /// Leaves the classifier as it is and ignores the file's: needed for another number of classes.
   bool reset_head = false;
-  /// Resizes position embeddings as recent timm does, instead of as DeiT and mmsegmentation do.
-  bool antialias = false;
+  PositionResize positions = PositionResize::Bicubic;
 };
 
 /// What was not taken over as it stands in the file.
@@ -37,11 +41,13 @@ NamedTensors named_tensors(const torch::nn::Module& module);
 void save_weights(const Model& model, const std::filesystem::path& file,
                   const std::map<std::string, std::string>& metadata = {});
 
+/// Learnt positions of a map of tokens, whose number may change: "pos_embed", "pos_embed3", ..
+bool is_position_embedding(const std::string& name);
+
 /// Position embeddings (1, p + g^2, C) for `length` = p + h^2 tokens, where p is 0, 1 or 2 leading
-/// tokens that stay: bicubic (a = -0.75) without antialiasing, or with (a = -0.5). In single
-/// precision or better.
+/// tokens that stay. In single precision or better.
 /// Throws Error when the lengths are not of this form.
 at::Tensor resize_position_embedding(const at::Tensor& embedding, std::int64_t length,
-                                     bool antialias);
+                                     PositionResize how);
 
 }  // namespace ablate

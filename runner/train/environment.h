@@ -15,7 +15,9 @@ namespace ablate {
 struct Environment {
   std::filesystem::path out = "out";
   DataRoots data{};
-  std::filesystem::path init_file{};  ///< start weights; their SHA-256 stands in the spec
+  // Weights whose SHA-256 stands in the spec.
+  std::filesystem::path init_file{};     ///< to start from
+  std::filesystem::path teacher_file{};  ///< to learn from
   int attempt = 1;
   std::int64_t fence = 1;  ///< checkpoints are renamed into place only while this is current
   int threads = 1;         ///< of a rank's tensor operations

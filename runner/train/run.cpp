@@ -18,6 +18,7 @@
 #include "runner/train/run_compute.h"
 #include "runner/train/run_data.h"
 #include "runner/train/run_model.h"
+#include "runner/train/teacher.h"
 #include "runner/train/trainer.h"
 
 namespace ablate {
@@ -61,7 +62,7 @@ class Run {
   void seal_failure(const std::exception& error);
   void record_facts();
   void build_model();
-  void load_teacher();
+  void make_distillation();
   void make_trainer();
   void evaluate_all(std::int64_t step);
   void log_evaluation(const std::string& prefix, std::int64_t step, const Evaluation& evaluation);
@@ -74,7 +75,7 @@ class Run {
   Structure structure() const {
     return structure_of(spec_, options_, data_.classes(), *model_.surgeon);
   }
-  std::int64_t total_steps() const { return data_.steps_per_epoch() * options_.epochs; }
+  RunLength length() const { return options_.length(data_.steps_per_epoch()); }
 
   const RunSpec& spec_;
   const Environment& environment_;
@@ -160,7 +161,7 @@ void Run::seal_failure(const std::exception& error) {
 
 Outcome Run::train() {
   build_model();
-  load_teacher();
+  make_distillation();
   record_facts();
   make_trainer();
   resumed_.reset();
@@ -208,10 +209,8 @@ void Run::build_model() {
                             const TrainContext::LabelledVisitor& visitor) {
     data_.visit(split, samples, compute_.dtype(), compute_.device(), visitor);
   };
-  context_ = std::make_unique<RunContext>(
-      *model_.surgeon, compute_.ranks(),
-      RunContext::Length{.steps_per_epoch = data_.steps_per_epoch(), .epochs = options_.epochs},
-      spec_.seed, visit, &log_);
+  context_ = std::make_unique<RunContext>(*model_.surgeon, compute_.ranks(), length(),
+                                          options_.epochs, spec_.seed, visit, &log_);
   context_->set_step(step_);
   if (resumed_) {
     methods_.load(resumed_->state.at("methods"));
@@ -228,15 +227,14 @@ void Run::build_model() {
   if (!edits.empty()) log_.event(step_, "surgery", {{"edits", std::move(edits)}});
 }
 
-void Run::load_teacher() {
-  const Parent* teacher = spec_.parent("teacher");
+void Run::make_distillation() {
+  std::optional<Teacher> teacher =
+      load_teacher(spec_, environment_, data_.classes(), compute_.dtype(), compute_.device());
   if (!teacher) return;
   Params params(*spec_.training.find("distillation"), "distillation");
-  const Finals finals = read_finals(RunPaths(environment_.out, teacher->run_id).final_directory());
-  teacher_sha256_ = sha256_hex(finals.weights);
-  distillation_ = std::make_unique<Distillation>(
-      Distillation::Options::read(params),
-      load_final_model(finals, false, compute_.dtype(), compute_.device()));
+  teacher_sha256_ = teacher->sha256;
+  distillation_ = std::make_unique<Distillation>(Distillation::Options::read(params),
+                                                 std::move(teacher->model));
 }
 
 void Run::make_trainer() {
@@ -244,8 +242,7 @@ void Run::make_trainer() {
   const double base_lr = read_base_lr(optimizer_params);
   optimizer_ = Registry<OptimizerInfo>::get(spec_.optimizer.name).make(optimizer_params);
   Params schedule_params(spec_.schedule.params, cat("schedule \"", spec_.schedule.name, "\""));
-  schedule_.emplace(read_schedule(spec_.schedule.name, schedule_params), base_lr,
-                    RunLength::of_epochs(data_.steps_per_epoch(), options_.epochs));
+  schedule_.emplace(read_schedule(spec_.schedule.name, schedule_params), base_lr, length());
   if (Registry<ModelInfo>::get(spec_.model.name).batch_norm) {
     bn_communicator_ = make_group_communicator(compute_.ranks(), options_.bn_group,
                                                options_.global_batch, data_.micro_batch());
@@ -311,7 +308,8 @@ void Run::evaluate_all(std::int64_t step) {
   }
   if (log_.main_rank()) {
     const TaskMetric& headline = test.metrics.front();
-    log_info(cat("epoch ", step / data_.steps_per_epoch(), " of ", options_.epochs, ": ",
+    const std::int64_t per_epoch = data_.steps_per_epoch();
+    log_info(cat("epoch ", (step + per_epoch - 1) / per_epoch, " of ", options_.epochs, ": ",
                  headline.name, " ", headline.value, " ", headline.unit));
   }
 }
@@ -352,7 +350,7 @@ void Run::check_fence() const {
 
 /// The finalized model is what tables speak about.
 void Run::finish() {
-  step_ = total_steps();
+  step_ = length().total_steps;
   methods_.finalize(*model_.surgeon);
   trainer_->follow_structure();
   report_finals(log_, step_, evaluate_on(data_.splits().test), *model_.model);

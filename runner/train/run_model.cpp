@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "distributed/communicator.h"
-#include "methods/models/weights_io.h"
 #include "runner/core/error.h"
 #include "runner/core/hash.h"
 #include "runner/core/run_paths.h"
@@ -41,11 +40,62 @@ void start_from_file(RunModel& made, const RunSpec& spec, const std::filesystem:
     throw SpecError(cat(file.string(), ": not the weights the spec was resolved with (SHA-256 ",
                         made.init_sha256, ", expected ", spec.init_sha256, ")"));
   }
-  const Value* reset_head = spec.training.find_path("init.reset_head");
-  load_weights(*made.model, file, {.reset_head = reset_head && reset_head->as_bool()});
+  Params params(*spec.training.find("init"), "init");
+  load_weights(*made.model, file, read_load_options(params));
+}
+
+/// Shapes of what a start from the parent takes over as it is.
+std::map<std::string, std::vector<std::int64_t>> fixed_shapes(const Component& model,
+                                                              std::int64_t classes) {
+  std::map<std::string, std::vector<std::int64_t>> shapes;
+  const auto built = build_base_model({.model = model, .classes = classes, .edits = {}});
+  for (const auto& [name, tensor] : named_tensors(*built)) {
+    if (!is_position_embedding(name)) shapes[name] = tensor.sizes().vec();
+  }
+  return shapes;
+}
+
+/// Settings without those in which a run may differ from the one it is made from.
+Value inherited_settings(const Component& model) {
+  Value settings = model.params;
+  for (const char* key : {"image_size", "drop_path", "drop_path_mode"}) {
+    settings.as_table().erase(key);
+  }
+  return settings;
 }
 
 }  // namespace
+
+LoadOptions read_load_options(Params& init) {
+  LoadOptions options;
+  options.reset_head = init.boolean(
+      "reset_head", false, "draw a new classifier when the file's has another class count");
+  const std::string positions = init.choice(
+      "pos_embed", "bicubic", {"bicubic", "bicubic_antialias", "bilinear"},
+      "how position embeddings are brought to another image size: as DeiT and mmsegmentation, as "
+      "recent timm, as Segmenter");
+  if (positions == "bicubic_antialias") options.positions = PositionResize::BicubicAntialias;
+  if (positions == "bilinear") options.positions = PositionResize::Bilinear;
+  return options;
+}
+
+void check_parent_model(const std::string& where, const Component& model, const Component& parent,
+                        std::int64_t classes) {
+  if (model == parent) return;
+  const auto refuse = [&](const std::string& what) {
+    throw SpecError(cat(where, ": the parent run is a ", parent.name, what,
+                        "; a run made from it has the same model (leave the key out to inherit it "
+                        "from [run]), in which only image_size, drop_path and drop_path_mode may "
+                        "differ"));
+  };
+  if (model.name != parent.name || model.semantics != parent.semantics ||
+      inherited_settings(model).canonical() != inherited_settings(parent).canonical()) {
+    refuse(" with other settings");
+  }
+  if (fixed_shapes(model, classes) != fixed_shapes(parent, classes)) {
+    refuse(" whose weights have other shapes at its image size");
+  }
+}
 
 RunModel make_start_model(const RunSpec& spec, const TrainingOptions& options,
                           const Environment& environment, std::int64_t classes,

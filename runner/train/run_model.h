@@ -2,7 +2,9 @@
 
 #include <filesystem>
 #include <memory>
+#include <string>
 
+#include "methods/models/weights_io.h"
 #include "runner/train/checkpoint.h"
 #include "runner/train/environment.h"
 #include "runner/train/finals.h"
@@ -18,6 +20,15 @@ struct RunModel {
   std::unique_ptr<Surgeon> surgeon;
   std::string init_sha256;  ///< of the weights it began from; empty when drawn from the seed
 };
+
+/// Reads how start weights are taken over from a run table's `init`, all but the file.
+LoadOptions read_load_options(Params& init);
+
+/// A run made from another has its model; only the image size and what happens in training alone
+/// (drop path) may differ, as long as no weight but position embeddings changes its shape. `where`
+/// is the place of the model. Throws SpecError.
+void check_parent_model(const std::string& where, const Component& model, const Component& parent,
+                        std::int64_t classes);
 
 /// The model before any method of this run: drawn from the seed, or from the init parent's finals
 /// (edits and weights), or from a weights file. Equal on all ranks afterwards.

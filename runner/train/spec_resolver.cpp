@@ -16,9 +16,11 @@
 #include "runner/train/distillation.h"
 #include "runner/train/finals.h"
 #include "runner/train/optimizer.h"
+#include "runner/train/run_model.h"
 #include "runner/train/spec_checks.h"
 #include "runner/train/spec_part.h"
 #include "runner/train/task.h"
+#include "runner/train/teacher.h"
 #include "runner/train/training_options.h"
 
 namespace ablate {
@@ -31,18 +33,20 @@ class Resolver {
       : run_(draft, "run"), parents_(parents), roots_(roots), opened_(opened) {}
 
   ResolvedRun resolve(int ranks) {
-    const TrainingOptions options = TrainingOptions::read(run_);
+    TrainingOptions options = TrainingOptions::read(run_);
     ranks_ = ranks;
     result_.spec.seed = static_cast<std::uint64_t>(run_.integer(
         "seed", 0, 0, std::numeric_limits<std::int64_t>::max(), "every random number hangs on it"));
     check_slices(run_, options, ranks_);
     resolve_dataset();
     check_size(options);
+    settle_length(options);
     resolve_model(options);
     resolve_methods(options);
     resolve_augmentation(options);
     resolve_task();
     resolve_optimizer(options);
+    resolve_distillation();
     resolve_init(options);
     resolve_parents();
     run_.finish();
@@ -111,6 +115,18 @@ class Resolver {
                                   result_.train_size, ")"));
   }
 
+  /// Epochs that are begun in so many steps: what methods plan by.
+  void settle_length(TrainingOptions& options) {
+    if (options.steps > 0) {
+      if (run_.has("epochs")) {
+        run_.fail("steps", "gives the length of the run, as epochs does; leave one of them out");
+      }
+      options.epochs = (options.steps + result_.steps_per_epoch - 1) / result_.steps_per_epoch;
+      run_.record("epochs", options.epochs);
+    }
+    result_.total_steps = options.length(result_.steps_per_epoch).total_steps;
+  }
+
   void resolve_model(const TrainingOptions& options) {
     const NamedPart part = required_part("model", "model and its settings");
     model_ = &Registry<ModelInfo>::get(part.name, part.where);
@@ -118,11 +134,8 @@ class Resolver {
       model_->configure(model_->name, params);
     });
     model_where_ = part.where;
-    const ResolvedRun* init = parent("init");
-    if (init && !(init->spec.model == result_.spec.model)) {
-      throw SpecError(cat(part.where, ": the parent run is a ", init->spec.model.name,
-                          " with other settings; a run made from it has the same model (leave the "
-                          "key out to inherit it from [run])"));
+    if (const ResolvedRun* init = parent("init")) {
+      check_parent_model(part.where, result_.spec.model, init->spec.model, result_.classes);
     }
     if (!model_->batch_norm) return;
     check_at(run_.where("bn_group"),
@@ -153,7 +166,7 @@ class Resolver {
     if (made.empty()) return;
     const auto base =
         build_base_model({.model = result_.spec.model, .classes = result_.classes, .edits = {}});
-    const RunOutline outline{RunLength::of_epochs(result_.steps_per_epoch, options.epochs), *base};
+    const RunOutline outline{options.length(result_.steps_per_epoch), *base};
     for (const auto& [place, method] : made) check_at(place, [&] { method->check(outline); });
   }
 
@@ -201,16 +214,14 @@ class Resolver {
     result_.spec.schedule =
         resolve_part(decay, "schedule", kScheduleSemantics, [&](Params& params) {
           const ScheduleSettings settings = read_schedule(decay.name, params);
-          check_at(decay.where, [&] {
-            Schedule(settings, base_lr,
-                     RunLength::of_epochs(result_.steps_per_epoch, options.epochs));
-          });
+          check_at(decay.where,
+                   [&] { Schedule(settings, base_lr, options.length(result_.steps_per_epoch)); });
         });
   }
 
   void check_heads(const TrainingOptions& options, bool trained) {
     check_distillation_head(model_where_, *model_, result_.spec.model, options.epochs,
-                            trained || parent("teacher"));
+                            trained || taught_);
   }
 
   void resolve_init(const TrainingOptions& options) {
@@ -222,30 +233,43 @@ class Resolver {
     Params params(*init, "init");
     const std::filesystem::path file =
         params.required_text("weights", "safetensors file with timm names");
-    const bool reset_head = params.boolean(
-        "reset_head", false, "draw a new classifier when the file's has another class count");
+    const LoadOptions loading = read_load_options(params);
     params.finish();
-    check_heads(options, !reset_head);
+    check_heads(options, !loading.reset_head);
     if (!std::filesystem::is_regular_file(file)) {
       throw SpecError(cat(params.where("weights"), ": no file ", file.string()));
     }
     result_.init_file = std::filesystem::absolute(file);
     result_.spec.init_sha256 = sha256_hex(file);
-    run_.record("init", Value::Table{{"reset_head", reset_head}});
+    Value::Table settings = params.resolved().as_table();
+    settings.erase("weights");
+    run_.record("init", std::move(settings));
+  }
+
+  /// The teacher is another run, or weights of a named model.
+  void resolve_distillation() {
+    const Value* given = run_.raw("distillation", "how to learn from the teacher");
+    const ResolvedRun* run = parent("teacher");
+    if (!given && !run) return;
+    if (run) check_teacher_images(run_, result_.spec, run->spec);
+    const Value none;
+    Params params(given ? *given : none, "distillation");
+    Distillation::Options::read(params);
+    const std::int64_t side = result_.spec.augmentation.params.find("image_size")->as_int();
+    const auto file = resolve_teacher_file(params, side);
+    params.finish();
+    if (file && run) params.fail("teacher", "the variant has teacher = \"LABEL\", too; keep one");
+    if (!file && !run) {
+      run_.fail("distillation",
+                "there is no teacher; add teacher = \"LABEL\" to the variant, or teacher = "
+                "{ model = { name = \"...\" }, weights = FILE } here");
+    }
+    if (file) result_.teacher_file = file->file;
+    taught_ = true;
+    run_.record("distillation", params.resolved());
   }
 
   void resolve_parents() {
-    const Value* distillation = run_.raw("distillation", "how to learn from the teacher run");
-    if (const ResolvedRun* teacher = parent("teacher")) {
-      check_teacher_images(run_, result_.spec, teacher->spec);
-      const Value none;
-      Params params(distillation ? *distillation : none, "distillation");
-      Distillation::Options::read(params);
-      params.finish();
-      run_.record("distillation", params.resolved());
-    } else if (distillation) {
-      run_.fail("distillation", "there is no teacher; add teacher = \"LABEL\" to the variant");
-    }
     for (const DraftParent& parent : parents_) {
       if (parent.run->classes != result_.classes) {
         throw SpecError(cat(run_.where(), ": the ", parent.role, " run has ", parent.run->classes,
@@ -258,7 +282,7 @@ class Resolver {
   }
 
   void count_images(const TrainingOptions& options) {
-    result_.images_seen = options.epochs * result_.steps_per_epoch * options.global_batch;
+    result_.images_seen = result_.total_steps * options.global_batch;
     if (const ResolvedRun* init = parent("init")) result_.images_seen += init->images_seen;
   }
 
@@ -280,6 +304,7 @@ class Resolver {
   std::int64_t holdout_ = 0;
   const ModelInfo* model_ = nullptr;
   std::string model_where_;
+  bool taught_ = false;
   ResolvedRun result_;
 };
 

@@ -22,9 +22,10 @@ using OpenedDatasets = std::map<std::string, DatasetSplits>;
 struct ResolvedRun {
   RunSpec spec;
   std::int64_t train_size = 0, test_size = 0, classes = 0;
-  std::int64_t steps_per_epoch = 0;
+  std::int64_t steps_per_epoch = 0, total_steps = 0;
   std::int64_t images_seen = 0;     ///< over the whole lineage: rows of a table must be comparable
-  std::filesystem::path init_file;  ///< start weights, known by content in the spec; may be empty
+  // Weights that the spec knows by content; may be empty.
+  std::filesystem::path init_file, teacher_file;
 };
 
 /// A run that a draft starts from or learns from.

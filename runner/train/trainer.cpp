@@ -41,7 +41,7 @@ Trainer::~Trainer() = default;
 Trainer::Result Trainer::fit(std::int64_t first_step) {
   RunContext& context = parts_.context;
   const std::int64_t per_epoch = context.steps_per_epoch();
-  const std::int64_t total = per_epoch * parts_.options.epochs;
+  const std::int64_t total = context.length().total_steps;
   context.surgeon().model().train();
   if (first_step < total) steps_->seek(first_step);
 
@@ -55,7 +55,7 @@ Trainer::Result Trainer::fit(std::int64_t first_step) {
     if (parts_.profile) parts_.profile->before_step(step);
     steps_->begin(step, wishes(step));
     ++step;
-    const bool last = step == total, epoch_ends = step % per_epoch == 0;
+    const bool last = step == total, epoch_ends = last || step % per_epoch == 0;
     StepWishes agreed = take_reports(epoch_ends ? 0 : steps_->lag());
     if (epoch_ends) end_epoch(step, last);
     if (agreed.stop || agreed.checkpoint || last) {

@@ -7,8 +7,11 @@ namespace ablate {
 TrainingOptions TrainingOptions::read(Params& run) {
   constexpr std::int64_t kMany = 1'000'000;
   TrainingOptions options;
-  options.epochs =
-      run.required_integer("epochs", 0, kMany, "passes over the training set; 0 evaluates only");
+  options.steps = run.integer("steps", 0, 0, std::int64_t{1} << 40,
+                              "length in optimizer steps, instead of epochs; 0: epochs say it");
+  const char* const epochs = "passes over the training set; 0 evaluates only";
+  options.epochs = options.steps > 0 ? run.integer("epochs", 0, 0, std::int64_t{1} << 40, epochs)
+                                     : run.required_integer("epochs", 0, kMany, epochs);
   options.global_batch =
       run.integer("global_batch", 128, 1, kMany, "images an optimizer step sees, over all ranks");
   options.mix_group = run.integer(
@@ -48,6 +51,11 @@ TrainingOptions TrainingOptions::read(Params& run) {
     run.record("bn_group", options.bn_group);
   }
   return options;
+}
+
+RunLength TrainingOptions::length(std::int64_t steps_per_epoch) const {
+  if (steps == 0) return RunLength::of_epochs(steps_per_epoch, epochs);
+  return {steps_per_epoch, steps};
 }
 
 }  // namespace ablate

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "runner/core/params.h"
+#include "runner/core/schedule.h"
 
 namespace ablate {
 
@@ -15,7 +16,8 @@ enum class NanPolicy {
 
 /// The settings of a run that belong to no registered component.
 struct TrainingOptions {
-  std::int64_t epochs;
+  std::int64_t epochs;  ///< those of `steps`, the last one counted whole, where these are given
+  std::int64_t steps;   ///< 0: whole epochs
   std::int64_t global_batch;
   std::int64_t mix_group;
   std::int64_t bn_group;
@@ -29,6 +31,8 @@ struct TrainingOptions {
   std::string from_weights;  ///< "raw" or "ema": which weights of the init parent
 
   bool fused() const { return kernels == "fused"; }
+
+  RunLength length(std::int64_t steps_per_epoch) const;
 
   /// Reads its keys from the run table; throws SpecError.
   static TrainingOptions read(Params& run);

@@ -83,9 +83,10 @@ json answer_json(const ResolvedRun& run, const ModelCost& base) {
             {"test_size", run.test_size},
             {"classes", run.classes}}},
           {"steps_per_epoch", run.steps_per_epoch},
-          {"total_steps", run.steps_per_epoch * spec.epochs()},
+          {"total_steps", run.total_steps},
           {"images_seen", run.images_seen},
           {"init_file", run.init_file.string()},
+          {"teacher_file", run.teacher_file.string()},
           {"base_params", base.parameters},
           {"base_macs", base.macs},
           {"semantics_notes", notes_json(spec)}};

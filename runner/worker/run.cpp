@@ -95,7 +95,8 @@ void add_options(CLI::App& app, RunOptions& options) {
                  "Of several runs so many share the process at once; 0: all of them");
   app.add_option("--out", env.out, "Output folder")->capture_default_str();
   add_data_option(app, options.data);
-  app.add_option("--init", options.init_files, "Start weights that a spec names by content")
+  app.add_option("--init", options.init_files,
+                 "Weights that a spec names by content, to start or to learn from")
       ->allow_extra_args(false);
   app.add_option("--attempt", options.attempts,
                  "Number of this attempt, once a spec (default: the next free one)")

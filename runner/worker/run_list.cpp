@@ -6,6 +6,7 @@
 #include "runner/core/error.h"
 #include "runner/core/hash.h"
 #include "runner/core/run_paths.h"
+#include "runner/train/teacher.h"
 #include "runner/worker/spec_file.h"
 
 namespace ablate {
@@ -63,12 +64,25 @@ void check_count(const char* option, const std::vector<Number>& given, std::size
                       " specs; accepted: never, or once for each, in their order"));
 }
 
-/// The start weights that a spec names by content. One file alone is for every run: the run itself
-/// says what is wrong with it.
-fs::path init_file_of(const RunSpec& spec, const std::map<std::string, std::string>& by_sha256) {
-  if (spec.init_sha256.empty() || by_sha256.empty()) return {};
-  const auto found = by_sha256.find(spec.init_sha256);
-  return found == by_sha256.end() ? by_sha256.begin()->second : found->second;
+using WeightFiles = std::map<std::string, fs::path>;  // by SHA-256
+
+/// The weights that a spec names by content. One file alone is for every run: the run itself says
+/// what is wrong with it.
+fs::path weights_of(const std::string& sha256, const WeightFiles& files) {
+  if (sha256.empty() || files.empty()) return {};
+  const auto found = files.find(sha256);
+  return found == files.end() ? files.begin()->second : found->second;
+}
+
+void find_weights(PackedRun& run, const WeightFiles& files) {
+  Environment& environment = run.environment;
+  if (environment.init_file.empty()) {
+    environment.init_file = weights_of(run.spec.init_sha256, files);
+  }
+  const auto teacher = teacher_file_of(run.spec);
+  if (teacher && environment.teacher_file.empty()) {
+    environment.teacher_file = weights_of(teacher->sha256, files);
+  }
 }
 
 }  // namespace
@@ -77,15 +91,13 @@ std::vector<PackedRun> list_runs(const RunNames& names, const Environment& envir
   const Words words = sort_words(names, environment.out);
   check_count("--attempt", names.attempts, words.specs.size());
   check_count("--fence", names.fences, words.specs.size());
-  std::map<std::string, std::string> init_files;
-  for (const std::string& file : names.init_files) init_files[sha256_hex(fs::path(file))] = file;
+  WeightFiles files;
+  for (const std::string& file : names.init_files) files[sha256_hex(fs::path(file))] = file;
   std::vector<PackedRun> runs;
   for (std::size_t i = 0; i < words.specs.size(); ++i) {
     PackedRun run{.spec = {}, .environment = environment};
     run.spec = load_spec(words.specs[i], words.overrides, run.environment, ranks);
-    if (run.environment.init_file.empty()) {
-      run.environment.init_file = init_file_of(run.spec, init_files);
-    }
+    find_weights(run, files);
     if (!names.attempts.empty()) run.environment.attempt = names.attempts[i];
     if (!names.fences.empty()) run.environment.fence = names.fences[i];
     runs.push_back(std::move(run));

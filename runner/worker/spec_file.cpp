@@ -23,6 +23,7 @@ RunSpec load_spec(const std::filesystem::path& file, const std::vector<std::stri
   }
   const ResolvedRun resolved = resolve_run(draft, {}, environment.data, ranks);
   environment.init_file = resolved.init_file;
+  environment.teacher_file = resolved.teacher_file;
   return resolved.spec;
 }
 

@@ -57,7 +57,7 @@ void apply_methods(const std::vector<Component>& methods, Surgeon& surgeon) {
         "a method decides on data here, but there is none outside a run: give its decision (as "
         "`layers = [...]` for nose), or the final/structure.json of a finished run");
   };
-  RunContext context(surgeon, *world, {.steps_per_epoch = 1, .epochs = 0}, 0, refuse, nullptr);
+  RunContext context(surgeon, *world, RunLength{}, 0, 0, refuse, nullptr);
   MethodStack stack(methods);
   stack.apply(context);
   stack.finalize(surgeon);

@@ -234,23 +234,39 @@ TEST(Weights, OfAShrunkModelFillTheReplayedStructureAlone) {
 // Cubic convolution with a = -0.75, worked out by hand.
 TEST(PositionEmbedding, ResizesBicubicallyWithoutAntialias) {
   const at::Tensor grid = at::tensor({9.0, 0.0, 1.0, 2.0, 3.0}, at::kDouble).view({1, 5, 1});
-  const at::Tensor resized = resize_position_embedding(grid, 17, false);
+  const at::Tensor resized = resize_position_embedding(grid, 17, PositionResize::Bicubic);
   ASSERT_EQ(resized.size(1), 17);
   EXPECT_EQ(resized[0][0][0].item<double>(), 9.0);
   const at::Tensor expected = at::tensor({-0.31640625, 0.015625, 0.5625, 0.89453125}, at::kDouble);
   EXPECT_TRUE(at::allclose(resized.flatten().narrow(0, 1, 4), expected, 0, 1e-12));
-  EXPECT_FALSE(at::allclose(resize_position_embedding(grid, 17, true), resized));
   // Two leading tokens stay, and none is a grid of its own.
   const at::Tensor two = at::cat({at::full({1, 1, 1}, 8.0, at::kDouble), grid}, 1);
-  EXPECT_TRUE(at::equal(resize_position_embedding(two, 18, false).narrow(1, 1, 17), resized));
-  EXPECT_THROW(resize_position_embedding(grid, 16, false), Error);
+  EXPECT_TRUE(at::equal(
+      resize_position_embedding(two, 18, PositionResize::Bicubic).narrow(1, 1, 17), resized));
+  EXPECT_THROW(resize_position_embedding(grid, 16, PositionResize::Bicubic), Error);
+}
+
+// Values x + 2y on a grid of 2 x 2: each axis is a weighted mean of 0 and 1, worked out by hand
+// from a = -0.5 with weights that sum to 1 inside the grid, and from the hat function.
+TEST(PositionEmbedding, ResizesByTheOtherFilters) {
+  const at::Tensor grid = at::tensor({9.0, 0.0, 1.0, 2.0, 3.0}, at::kDouble).view({1, 5, 1});
+  const auto first_row = [&](PositionResize how) {
+    return resize_position_embedding(grid, 17, how).flatten().narrow(0, 1, 4);
+  };
+  const double edge = -3.0 / 34, inner = 29.0 / 140;
+  const at::Tensor antialiased =
+      at::tensor({edge, inner, 1 - inner, 1 - edge}, at::kDouble) + 2 * edge;
+  EXPECT_TRUE(at::allclose(first_row(PositionResize::BicubicAntialias), antialiased, 0, 1e-12));
+  const at::Tensor bilinear = at::tensor({0.0, 0.25, 0.75, 1.0}, at::kDouble);
+  EXPECT_TRUE(at::allclose(first_row(PositionResize::Bilinear), bilinear, 0, 1e-12));
 }
 
 TEST(PositionEmbedding, OfAHalfPrecisionFileIsResizedInSinglePrecision) {
   const at::Tensor grid = at::arange(17 * 8, at::kFloat).sin().view({1, 17, 8}).to(at::kHalf);
-  for (const bool antialias : {false, true}) {
-    const at::Tensor resized = resize_position_embedding(grid, 65, antialias);
-    EXPECT_TRUE(at::equal(resized, resize_position_embedding(grid.to(at::kFloat), 65, antialias)));
+  for (const PositionResize how :
+       {PositionResize::Bicubic, PositionResize::BicubicAntialias, PositionResize::Bilinear}) {
+    const at::Tensor resized = resize_position_embedding(grid, 65, how);
+    EXPECT_TRUE(at::equal(resized, resize_position_embedding(grid.to(at::kFloat), 65, how)));
   }
 }
 
@@ -265,7 +281,7 @@ TEST(PositionEmbedding, IsResizedOnLoadingForAnotherImageSize) {
   const at::Tensor from = small->named_parameters()["pos_embed"];
   const at::Tensor to = large->named_parameters()["pos_embed"];
   EXPECT_TRUE(at::equal(to.narrow(1, 0, 1), from.narrow(1, 0, 1)));
-  EXPECT_TRUE(at::allclose(to, resize_position_embedding(from, 65, false)));
+  EXPECT_TRUE(at::allclose(to, resize_position_embedding(from, 65, PositionResize::Bicubic)));
 }
 
 }  // namespace

@@ -162,6 +162,19 @@ const Mistake kCombinations[] = {
     {"DistillationWithoutTeacher",
      {"distillation.alpha=0.3"},
      {"no teacher", "teacher = \"LABEL\""}},
+    {"TeacherWithoutWeights",
+     {"distillation.teacher={ model = 'resnet20' }"},
+     {"distillation.teacher.weights", "required"}},
+    {"TeacherOfOtherImages",
+     {"distillation.teacher={ model = 'resnet50', weights = 'w' }"},
+     {"teacher takes images of 224", "its student of 8", "one image_size"}},
+    {"TeacherThatIsNotThere",
+     {"distillation.teacher={ model = { name = 'resnet20', image_size = 8 }, weights = '/no' }"},
+     {"no file /no"}},
+    {"TeacherOfNoModel",
+     {"distillation.teacher={ model = 'resnet21', weights = 'w' }"},
+     {"unknown model \"resnet21\"", "\"resnet20\""}},
+    {"StepsAndEpochs", {"steps=10"}, {"steps", "as epochs does", "leave one"}},
     {"AverageWithoutParent",
      {"from_weights=ema"},
      {"from_weights", "no parent", "from = \"LABEL\""}},
@@ -251,6 +264,8 @@ TEST(ParentRuns, MustFit) {
   };
   expect_words(message({}, {{"init", &deeper}}), {"parent run is a vit", "same model"});
   expect_words(message({}, {{"init", &network}}), {"parent run is a resnet20", "same model"});
+  expect_words(message({"model.drop_path=0.1"}, {{"init", &deeper}}), {"only image_size"});
+  resolve_from({"model.drop_path=0.1"}, {{"init", &larger}});
   expect_words(message({}, {{"init", &fewer}}), {"init run has 5 classes", "data set 6"});
   expect_words(message({}, {{"teacher", &fewer}}), {"teacher run has 5 classes"});
   expect_words(message({}, {{"teacher", &larger}}), {"teacher run takes images of 16", "of 8"});

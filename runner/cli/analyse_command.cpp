@@ -172,7 +172,7 @@ std::function<int()> add(CLI::App& app, const GlobalOptions& globals) {
 
 const CommandRegistration added{{
     .name = "analyse",
-    .position = 16,
+    .position = 17,
     .summary = "Features of a finished run: entropy by block, spectrum, blocks of another run",
     .examples =
         "  ablate analyse \"NOSE 5/12 seed 0\" --against \"dense seed 0\" --data cifar100=DIR\n"

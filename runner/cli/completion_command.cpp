@@ -218,7 +218,7 @@ std::function<int()> add(CLI::App& app, const GlobalOptions&) {
 
 const CommandRegistration added{{
     .name = "completion",
-    .position = 17,
+    .position = 18,
     .summary = "Completion script of a shell",
     .examples = "  source <(ablate completion bash)\n"
                 "  ablate completion zsh > ~/.zfunc/_ablate\n"

@@ -8,13 +8,14 @@
 // "crash@K" (killed, no outcome), "transient@K", "fail@K", "diverge@K", "hang@K" (silence for
 // ever). `by_seed` gives such a list for every seed instead, as one text with blanks, so that runs
 // of one shape end differently. Every step is a checkpoint, so a later attempt goes on where the
-// former stopped.
+// former stopped. A fault of a drill comes before everything else.
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <map>
 #include <optional>
 #include <thread>
 
@@ -23,6 +24,7 @@
 #include <unistd.h>
 
 #include "results/spool_writer.h"
+#include "runner/core/drill_fault.h"
 #include "runner/core/error.h"
 #include "runner/core/files.h"
 #include "runner/core/hash.h"
@@ -156,7 +158,21 @@ std::vector<std::string> script_entries(const RunSpec& spec) {
   return entries;
 }
 
-Script script_of(const RunSpec& spec, int attempt) {
+/// A planned fault in the words of a script.
+Script script_of(const DrillFault& fault) {
+  static const std::map<DrillKind, const char*> kWords = {{DrillKind::Kill, "crash"},
+                                                          {DrillKind::Hang, "hang"},
+                                                          {DrillKind::OutOfMemory, "transient"},
+                                                          {DrillKind::Nan, "diverge"},
+                                                          {DrillKind::FullDisk, "full"},
+                                                          {DrillKind::Term, "term"},
+                                                          {DrillKind::Usr1, "usr1"},
+                                                          {DrillKind::Slow, "slow"}};
+  return {kWords.at(fault.kind), fault.step + 1};
+}
+
+Script script_of(const RunSpec& spec, int attempt, const std::optional<DrillFault>& fault) {
+  if (fault && fault->run == spec.id() && fault->attempt == attempt) return script_of(*fault);
   const std::vector<std::string> entries = script_entries(spec);
   if (entries.empty()) return {};
   const auto index = std::min(entries.size(), static_cast<std::size_t>(attempt)) - 1;
@@ -173,6 +189,7 @@ struct Attempt {
   int rank = 0;
   std::size_t in_process = 1;
   std::optional<std::chrono::steady_clock::time_point> deadline{};
+  std::optional<DrillFault> fault{};
 };
 
 std::int64_t newest_checkpoint(const RunPaths& paths) {
@@ -201,7 +218,18 @@ Outcome outcome_of(OutcomeState state, const char* cause, std::int64_t step, Exi
 
 /// What the script wants at this step; kills or hangs by itself.
 std::optional<Outcome> act(const Script& script, std::int64_t step, SpoolWriter& spool) {
+  if (script.what == "slow" && step >= script.step) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    return std::nullopt;
+  }
   if (script.step != step) return std::nullopt;
+  if (script.what == "term" || script.what == "usr1") {
+    ::raise(script.what == "term" ? SIGTERM : SIGUSR1);
+    return std::nullopt;
+  }
+  if (script.what == "full") {
+    return outcome_of(OutcomeState::Transient, "node", step, ExitCode::Transient);
+  }
   if (script.what == "crash") {
     spool.flush();
     ::kill(::getpid(), SIGKILL);
@@ -220,7 +248,7 @@ Outcome train(const Attempt& attempt, SpoolWriter& spool, std::int64_t first) {
   const auto loss = spool.metric("train/loss", "nat", Better::Lower);
   const auto step_s = spool.metric("time/step_s", "s", Better::Lower, MetricKind::Timing);
   const auto top1 = spool.metric("eval/top1", "%", Better::Higher);
-  const Script script = script_of(attempt.spec, attempt.number);
+  const Script script = script_of(attempt.spec, attempt.number, attempt.fault);
   const std::int64_t steps = setting(attempt.spec, "steps", 10);
   const auto pause = std::chrono::milliseconds(setting(attempt.spec, "step_ms", 0));
   StopSignal stop({.stop_file = attempt.stop_file, .deadline = {}, .file_interval = {}});
@@ -306,6 +334,9 @@ int run(const std::vector<std::string>& arguments) {
   for (const std::string& seconds : values_of(arguments, "--deadline")) {
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(std::stoi(seconds));
     for (Attempt& attempt : runs) attempt.deadline = end;
+  }
+  for (const std::string& file : values_of(arguments, "--drill")) {
+    for (Attempt& attempt : runs) attempt.fault = read_drill_fault(file);
   }
   std::vector<int> codes(runs.size());
   {

@@ -5,8 +5,8 @@
 namespace ablate {
 namespace {
 
-constexpr std::array kParts{&Batch::images, &Batch::labels, &Batch::other_labels, &Batch::mix,
-                            &Batch::weights};
+constexpr std::array kParts{&Batch::images,       &Batch::labels, &Batch::label_maps,
+                            &Batch::other_labels, &Batch::mix,    &Batch::weights};
 
 }  // namespace
 

@@ -28,6 +28,7 @@ void load_samples(const Dataset& dataset, std::int64_t begin, std::int64_t end,
 
 std::string ResidentSet::why_not(const Dataset& dataset) {
   const int side = dataset.facts().image_size;
+  if (dataset.facts().dense) return "its pixels have labels";
   if (side == 0) return "its images vary in size";
   if (side > augment::kMaxSide) {
     return cat("its images of ", side, " pixels are larger than ", augment::kMaxSide);

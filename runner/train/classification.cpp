@@ -61,7 +61,7 @@ const Registry<TaskInfo>::Add added{{
     .name = "classification",
     .summary = "one label an image; top-1, top-5 and cross-entropy",
     .semantics = 1,
-    .make = [](Params& params) -> std::unique_ptr<Task> {
+    .make = [](Params& params, const DatasetFacts& /*data*/) -> std::unique_ptr<Task> {
       return std::make_unique<Classification>(params.number(
           "label_smoothing", 0.0, 0.0, 0.99, "share of the target spread over all classes"));
     },

@@ -121,6 +121,13 @@ void DeviceStep::load(std::int64_t micro_batch, const Batch& batch) {
   Batch& inputs = micro_batches_[static_cast<std::size_t>(micro_batch)].inputs;
   inputs.images.copy_(batch.images, true);
   inputs.labels.copy_(batch.labels, true);
+  if (batch.label_maps.defined()) {
+    if (!inputs.label_maps.defined()) {
+      inputs.label_maps =
+          at::empty(batch.label_maps.sizes(), inputs.images.options().dtype(at::kByte));
+    }
+    inputs.label_maps.copy_(batch.label_maps, true);
+  }
   if (!batch.other_labels.defined()) return;
   if (!inputs.other_labels.defined()) {
     ABLATE_CHECK(eager_steps_ == 0, "mixing began after the first step");

@@ -23,6 +23,52 @@ class PlainForward final : public EvalForward {
   at::Device device_;
 };
 
+/// Which samples were right, of a set that ranks share.
+class SampleRecord {
+ public:
+  explicit SampleRecord(std::int64_t samples) : correct_(at::zeros({samples}, at::kByte)) {}
+
+  void take(const Batch& batch, const at::Tensor& correct) {
+    known_ = correct.defined();
+    if (!known_) return;
+    const at::Tensor rows = correct.to(at::kByte).cpu();
+    auto* right = correct_.data_ptr<std::uint8_t>();
+    for (std::size_t row = 0; row < batch.indices.size(); ++row) {
+      if (batch.indices[row] >= 0) {
+        right[batch.indices[row]] = rows.data_ptr<std::uint8_t>()[row];
+      }
+    }
+  }
+
+  /// Each sample is on one rank only, so the sum over ranks is the union.
+  at::Tensor over_ranks(at::Device device, Communicator& communicator) const {
+    if (!known_) return {};
+    at::Tensor all = correct_.to(device);
+    communicator.all_reduce(all);
+    return all.cpu();
+  }
+
+ private:
+  at::Tensor correct_;
+  bool known_ = false;
+};
+
+void move_labels(Batch& batch, at::Device device) {
+  batch.labels = batch.labels.to(device);
+  batch.weights = batch.weights.to(device);
+  if (batch.label_maps.defined()) batch.label_maps = batch.label_maps.to(device);
+}
+
+at::Tensor infer(const Task& task, EvalForward& forward, const Batch& batch) {
+  const Network network = [&](const at::Tensor& images) {
+    Batch asked;
+    asked.images = images;
+    asked.first_position = batch.first_position;
+    return forward(asked);
+  };
+  return task.infer(network, batch);
+}
+
 }  // namespace
 
 std::unique_ptr<EvalForward> make_plain_forward(Model& model, at::ScalarType dtype,
@@ -31,33 +77,26 @@ std::unique_ptr<EvalForward> make_plain_forward(Model& model, at::ScalarType dty
 }
 
 Evaluation evaluate(Model& model, EvalForward& forward, const Task& task, EvalBatches& data,
-                    std::int64_t samples, at::Device device, Communicator& communicator) {
+                    std::int64_t samples, at::Device device, Communicator& communicator,
+                    const EvalObserver& observer) {
   const at::NoGradGuard no_grad;
   const bool was_training = model.is_training();
   model.eval();
   at::Tensor counts = task.make_counts().to(device);
-  at::Tensor correct = at::zeros({samples}, at::kByte);
-  auto* right = correct.data_ptr<std::uint8_t>();
+  SampleRecord record(samples);
   forward.begin_pass();
   data.start();
   for (std::int64_t i = 0; i < data.batches(); ++i) {
     Batch batch = data.next();
-    const at::Tensor output = forward(batch);
-    batch.labels = batch.labels.to(device);
-    batch.weights = batch.weights.to(device);
-    const at::Tensor rows = task.count(output, batch, counts).to(at::kByte).cpu();
-    for (std::size_t row = 0; row < batch.indices.size(); ++row) {
-      // Each sample is on one rank only, so the sum over ranks is the union.
-      if (batch.indices[row] >= 0) {
-        right[batch.indices[row]] = rows.data_ptr<std::uint8_t>()[row];
-      }
-    }
+    move_labels(batch, device);
+    const at::Tensor output = infer(task, forward, batch);
+    record.take(batch, task.count(output, batch, counts));
+    if (observer) observer(batch, output);
   }
-  at::Tensor all_correct = correct.to(device);
   communicator.all_reduce(counts);
-  communicator.all_reduce(all_correct);
   model.train(was_training);
-  return {task.summarize(counts.cpu()), all_correct.cpu()};
+  counts = counts.cpu();
+  return {task.summarize(counts), record.over_ranks(device, communicator), task.details(counts)};
 }
 
 }  // namespace ablate

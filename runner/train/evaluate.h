@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -13,8 +14,14 @@ class Model;
 
 struct Evaluation {
   std::vector<TaskMetric> metrics;
-  at::Tensor correct;  ///< (n) uint8, 1 = sample was right; equal on all ranks
+  /// (n) uint8, 1 = sample was right; equal on all ranks. Undefined where the task knows no such
+  /// thing.
+  at::Tensor correct;
+  nlohmann::json details;  ///< Task::details()
 };
+
+/// Sees the batches of an evaluation, on the device, and what the task counted of them.
+using EvalObserver = std::function<void(const Batch& batch, const at::Tensor& output)>;
 
 /// How a model in evaluation mode is computed.
 class EvalForward {
@@ -34,6 +41,7 @@ std::unique_ptr<EvalForward> make_plain_forward(Model& model, at::ScalarType dty
 /// not depend on the number of ranks beyond rounding of the loss. Restores the module's mode.
 /// `communicator` works on `device`, where the forward's outputs are.
 Evaluation evaluate(Model& model, EvalForward& forward, const Task& task, EvalBatches& data,
-                    std::int64_t samples, at::Device device, Communicator& communicator);
+                    std::int64_t samples, at::Device device, Communicator& communicator,
+                    const EvalObserver& observer = {});
 
 }  // namespace ablate

@@ -35,7 +35,8 @@ void report_finals(RunLog& log, std::int64_t step, const Evaluation& test, Model
   }
   if (!log.main_rank()) return;
   report_cost(log, step, measure_cost(model));
-  log.spool().bits(pack(test.correct, step));
+  if (test.correct.defined()) log.spool().bits(pack(test.correct, step));
+  if (!test.details.is_null()) log.event(step, "evaluated", test.details);
 }
 
 }  // namespace ablate

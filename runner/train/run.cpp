@@ -12,6 +12,7 @@
 #include "runner/core/hash.h"
 #include "runner/core/log.h"
 #include "runner/core/run_paths.h"
+#include "runner/train/drill_steps.h"
 #include "runner/train/facts.h"
 #include "runner/train/final_numbers.h"
 #include "runner/train/outcome.h"
@@ -64,6 +65,7 @@ class Run {
   void build_model();
   void make_distillation();
   void make_trainer();
+  std::unique_ptr<StepRunner> make_step_runner(StepParts parts);
   void evaluate_all(std::int64_t step);
   void log_evaluation(const std::string& prefix, std::int64_t step, const Evaluation& evaluation);
   Evaluation evaluate_on(const std::shared_ptr<const Dataset>& split);
@@ -106,11 +108,6 @@ class Run {
   Clock::time_point last_checkpoint_ = Clock::now();
 };
 
-std::unique_ptr<Task> make_task(const Component& task) {
-  Params params(task.params, cat("task \"", task.name, "\""));
-  return Registry<TaskInfo>::get(task.name).make(params);
-}
-
 Run::Run(const RunSpec& spec, const Environment& environment, Communicator& world, StopSignal& stop)
     : spec_(spec),
       environment_(environment),
@@ -123,7 +120,7 @@ Run::Run(const RunSpec& spec, const Environment& environment, Communicator& worl
       resumed_(find_checkpoint(checkpoints_, world)),
       step_(resumed_ ? resumed_->step : 0),
       data_(spec, options_, environment, {.rank = world.rank(), .size = world.size()}),
-      task_(make_task(spec.task)),
+      task_(make_task(spec.task, data_.splits().train->facts())),
       methods_(spec.methods),
       spool_(paths_.spool(environment.attempt, world.rank()), {.run_uid = spec.id(),
                                                                .attempt = environment.attempt,
@@ -255,27 +252,35 @@ void Run::make_trainer() {
     utilisation_.emplace(*model_.surgeon, compute_.device(), "bf16", world_.size());
   }
   trainer_ = std::make_unique<Trainer>(
-      Trainer::Parts{
-          .options = options_,
-          .schedule = *schedule_,
-          .task = *task_,
-          .distillation = distillation_.get(),
-          .optimizer = *optimizer_,
-          .methods = methods_,
-          .context = *context_,
-          .data = data_,
-          .log = log_,
-          .stop = stop_,
-          .bn_communicator = bn_communicator_.get(),
-          .profile = profile_.get(),
-          .utilisation = utilisation_ ? &*utilisation_ : nullptr,
-          .make_step_runner =
-              [this](StepParts parts) { return compute_.make_step_runner(std::move(parts)); }},
+      Trainer::Parts{.options = options_,
+                     .schedule = *schedule_,
+                     .task = *task_,
+                     .distillation = distillation_.get(),
+                     .optimizer = *optimizer_,
+                     .methods = methods_,
+                     .context = *context_,
+                     .data = data_,
+                     .log = log_,
+                     .stop = stop_,
+                     .bn_communicator = bn_communicator_.get(),
+                     .profile = profile_.get(),
+                     .utilisation = utilisation_ ? &*utilisation_ : nullptr,
+                     .make_step_runner =
+                         [this](StepParts parts) { return make_step_runner(std::move(parts)); }},
       Trainer::Callbacks{
           .evaluate = [this](std::int64_t step) { evaluate_all(step); },
           .checkpoint_due = [this](std::int64_t step) { return checkpoint_due(step); },
           .save_checkpoint = [this](std::int64_t step) { save_checkpoint(step); }});
   if (resumed_) trainer_->restore(*resumed_);
+}
+
+std::unique_ptr<StepRunner> Run::make_step_runner(StepParts parts) {
+  ParameterArena& arena = parts.arena;
+  std::unique_ptr<StepRunner> steps = compute_.make_step_runner(std::move(parts));
+  const std::optional<DrillFault>& fault = environment_.fault;
+  const bool due = fault && fault->run == spec_.id() && fault->attempt == environment_.attempt &&
+                   fault->rank == world_.rank();
+  return due ? make_drill_steps(std::move(steps), arena, *fault) : std::move(steps);
 }
 
 Evaluation Run::evaluate_on(const std::shared_ptr<const Dataset>& split) {

@@ -36,16 +36,17 @@ std::unique_ptr<StepRunner> RunCompute::make_step_runner(StepParts parts) {
   return make_host_step_runner(std::move(parts), dtype_);
 }
 
-std::unique_ptr<EvalForward> RunCompute::make_forward(Surgeon& surgeon) {
+std::unique_ptr<EvalForward> RunCompute::make_forward(Surgeon& surgeon, const Task& task) {
   if constexpr (ABLATE_HAS_CUDA) {
-    if (fused_) return make_device_forward(surgeon, *record_);
+    // A captured pass has one size.
+    if (fused_ && !task.asks_any_size()) return make_device_forward(surgeon, *record_);
   }
   return make_plain_forward(surgeon.model(), dtype_, device());
 }
 
 Evaluation RunCompute::evaluate(Surgeon& surgeon, const Task& task, EvalBatches& data,
                                 std::int64_t samples) {
-  if (!forward_) forward_ = make_forward(surgeon);
+  if (!forward_) forward_ = make_forward(surgeon, task);
   return ablate::evaluate(surgeon.model(), *forward_, task, data, samples, device(), ranks());
 }
 

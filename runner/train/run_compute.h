@@ -37,7 +37,7 @@ class RunCompute {
   Evaluation evaluate(Surgeon& surgeon, const Task& task, EvalBatches& data, std::int64_t samples);
 
  private:
-  std::unique_ptr<EvalForward> make_forward(Surgeon& surgeon);
+  std::unique_ptr<EvalForward> make_forward(Surgeon& surgeon, const Task& task);
 
   bool fused_;
   at::ScalarType dtype_;

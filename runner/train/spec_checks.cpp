@@ -46,6 +46,17 @@ void check_image_size(const std::string& where, std::int64_t augmented, std::int
                       "; leave the key out, or change model.image_size"));
 }
 
+void check_density(const std::string& where, std::string_view kind, std::string_view name,
+                   bool dense, std::string_view dataset, bool dense_data) {
+  if (dense == dense_data) return;
+  const auto of = [](bool pixels) {
+    return pixels ? "a label for each pixel" : "a label an image";
+  };
+  throw SpecError(cat(where, ": ", kind, " \"", name, "\" is for ", of(dense), ", but data set \"",
+                      dataset, "\" has ", of(dense_data), "; take another ", kind,
+                      ", or another data set"));
+}
+
 void check_start_weights(const Params& run, const TrainingOptions& options, const RunSpec* init) {
   if (options.from_weights != "ema") return;
   if (!init) {

@@ -27,6 +27,11 @@ void check_decision_data(const std::string& where, const Component& method, std:
 /// The network gets images of the side that it, and the count of its costs, is made for.
 void check_image_size(const std::string& where, std::int64_t augmented, std::int64_t model);
 
+/// A part of a run that is about pixels goes with data whose pixels have labels, any other with
+/// other data. `kind` and `name` are the part's ("task", "classification"), `where` its place.
+void check_density(const std::string& where, std::string_view kind, std::string_view name,
+                   bool dense, std::string_view dataset, bool dense_data);
+
 /// `init` is the parent run that weights come from, or null.
 void check_start_weights(const Params& run, const TrainingOptions& options, const RunSpec* init);
 

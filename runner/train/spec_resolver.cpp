@@ -93,6 +93,7 @@ class Resolver {
     result_.train_size = splits.train->size();
     result_.test_size = splits.test->size();
     result_.classes = splits.train->facts().classes;
+    facts_ = splits.train->facts();
   }
 
   DatasetSplits open_once(const DatasetOpener& open, const std::filesystem::path& root) {
@@ -134,6 +135,8 @@ class Resolver {
       model_->configure(model_->name, params);
     });
     model_where_ = part.where;
+    check_density(part.where, "model", part.name, model_->dense, result_.spec.dataset.name,
+                  facts_.dense);
     if (const ResolvedRun* init = parent("init")) {
       check_parent_model(part.where, result_.spec.model, init->spec.model, result_.classes);
     }
@@ -171,12 +174,14 @@ class Resolver {
   }
 
   void resolve_augmentation(const TrainingOptions& options) {
-    const NamedPart part =
-        named_part(run_.raw("augmentation", "training transforms"), "augmentation", "none");
+    const NamedPart part = named_part(run_.raw("augmentation", "training transforms"),
+                                      "augmentation", facts_.dense ? kDenseAugmentation : "none");
     if (std::ranges::find(augmentation_names(), part.name) == augmentation_names().end()) {
       throw SpecError(cat(part.where, ": unknown augmentation \"", part.name, "\"",
                           suggestion(part.name, augmentation_names())));
     }
+    check_density(part.where, "augmentation", part.name, part.name == kDenseAugmentation,
+                  result_.spec.dataset.name, facts_.dense);
     const Value* size = result_.spec.model.params.find("image_size");
     const std::int64_t model_size = size ? size->as_int() : model_->image_size;
     AugmentRecipe recipe;
@@ -189,11 +194,13 @@ class Resolver {
   }
 
   void resolve_task() {
-    const NamedPart part =
-        named_part(run_.raw("task", "loss and metrics"), "task", "classification");
+    const NamedPart part = named_part(run_.raw("task", "loss and metrics"), "task",
+                                      facts_.dense ? "segmentation" : "classification");
     const auto& info = Registry<TaskInfo>::get(part.name, part.where);
-    result_.spec.task =
-        resolve_part(part, "task", info.semantics, [&](Params& params) { info.make(params); });
+    check_density(part.where, "task", part.name, info.dense, result_.spec.dataset.name,
+                  facts_.dense);
+    result_.spec.task = resolve_part(part, "task", info.semantics,
+                                     [&](Params& params) { info.make(params, facts_); });
   }
 
   void resolve_optimizer(const TrainingOptions& options) {
@@ -251,6 +258,7 @@ class Resolver {
     const Value* given = run_.raw("distillation", "how to learn from the teacher");
     const ResolvedRun* run = parent("teacher");
     if (!given && !run) return;
+    if (facts_.dense) run_.fail("distillation", "a teacher of pixels; accepted: classification");
     if (run) check_teacher_images(run_, result_.spec, run->spec);
     const Value none;
     Params params(given ? *given : none, "distillation");
@@ -304,6 +312,7 @@ class Resolver {
   std::int64_t holdout_ = 0;
   const ModelInfo* model_ = nullptr;
   std::string model_where_;
+  DatasetFacts facts_;
   bool taught_ = false;
   ResolvedRun result_;
 };

@@ -113,7 +113,7 @@ at::Tensor Trainer::batch_loss(const Batch& batch, ForwardState& state) {
   parts_.methods.before_pass(parts_.context, state);
   const at::Tensor output = parts_.context.surgeon().model().forward(batch.images, state);
   parts_.methods.after_pass(parts_.context, state);
-  at::Tensor loss = parts_.task.loss(output, batch);
+  at::Tensor loss = pass_loss(parts_.task, output, batch, state);
   if (parts_.distillation) loss = parts_.distillation->loss(loss, output, batch.images);
   return parts_.methods.in_step(parts_.context, loss);
 }

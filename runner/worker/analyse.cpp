@@ -141,8 +141,7 @@ json transplant_json(const AnalyseOptions& options, Model& model, const Finished
       read_finals(FinishedRun::find(options.transplant_from).finals), false, dtype);
   std::map<std::string, at::Tensor> tensors;
   for (const auto& [name, tensor] : named_tensors(*donor)) tensors.emplace(name, tensor);
-  Params params(run.spec.task.params, cat("task \"", run.spec.task.name, "\""));
-  const auto task = Registry<TaskInfo>::get(run.spec.task.name).make(params);
+  const auto task = make_task(run.spec.task, data.splits().train->facts());
   const auto split = choose_split(data.splits(), options.split);
   const auto forward = make_plain_forward(model, dtype, at::kCPU);
   const auto measure = [&] {

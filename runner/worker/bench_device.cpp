@@ -54,7 +54,8 @@ DeviceBenchSubject::State::State(const Structure& structure, const Protocol& pro
                         .arena = *arena,
                         .loss =
                             [this](const Batch& inputs, ForwardState& state) {
-                              return task->loss(model->forward(inputs.images, state), inputs);
+                              const at::Tensor output = model->forward(inputs.images, state);
+                              return pass_loss(*task, output, inputs, state);
                             },
                         .batch = protocol.batch,
                         .first_position = communicator ? communicator->rank() * protocol.batch : 0,

@@ -33,7 +33,7 @@ Batch synthetic_batch(const Model& model, const Structure& structure, std::int64
 std::unique_ptr<Task> bench_task() {
   const Value settings = Value::Table{{"label_smoothing", 0.1}};
   Params params(settings, "bench");
-  return Registry<TaskInfo>::get("classification").make(params);
+  return Registry<TaskInfo>::get("classification").make(params, {});
 }
 
 std::unique_ptr<Optimizer> bench_optimizer() {
@@ -87,7 +87,8 @@ void BenchSubject::train_step() {
   ForwardState state;
   state.seed = kSeed;
   state.step = step_++;
-  const at::Tensor loss = training.task->loss(model_->forward(batch_.images, state), batch_);
+  const at::Tensor loss =
+      pass_loss(*training.task, model_->forward(batch_.images, state), batch_, state);
   const auto value = loss.item<double>();
   training.reducer->arm();
   loss.backward();

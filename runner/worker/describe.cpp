@@ -122,14 +122,15 @@ json describe_datasets() {
   return list;
 }
 
-template <typename Info>
-json describe_made() {
+/// `more` is what making one takes beside its settings.
+template <typename Info, typename... More>
+json describe_made(const More&... more) {
   json list = json::array();
   for (const std::string& name : Registry<Info>::names()) {
     const auto& info = Registry<Info>::get(name);
     list.push_back({{"name", name},
                     {"summary", info.summary},
-                    {"params", settings_of(Value(), [&](Params& p) { info.make(p); })}});
+                    {"params", settings_of(Value(), [&](Params& p) { info.make(p, more...); })}});
   }
   return list;
 }
@@ -156,7 +157,7 @@ int describe() {
       {"pairs", describe_pairs()},
       {"models", describe_models()},
       {"datasets", describe_datasets()},
-      {"tasks", describe_made<TaskInfo>()},
+      {"tasks", describe_made<TaskInfo>(DatasetFacts())},
       {"optimizers", describe_made<OptimizerInfo>()},
       {"schedules", describe_named(schedule_names(), [](const std::string& name,
                                                         Params& p) { read_schedule(name, p); })},

@@ -41,9 +41,8 @@ double top1_of_files(const ResolvedRun& run, const std::filesystem::path& out, b
   if (fold) {
     EXPECT_EQ(fold_doublings(*model).scale, 8.0) << "three blocks double";
   }
-  Params params(run.spec.task.params, "task");
-  const auto task = Registry<TaskInfo>::get(run.spec.task.name).make(params);
   const auto data = test::open_dataset("synthetic", kData).test;
+  const auto task = make_task(run.spec.task, data->facts());
   const auto batches = make_host_batches(std::make_unique<EvalLoader>(
       data, test::make_recipe("none", 16), LoaderOptions{.global_batch = 50}));
   const auto self = make_self_communicator();

@@ -185,6 +185,20 @@ TEST_P(DatasetConformance, SaysWhatIsMissingInAnEmptyFolder) {
   }
 }
 
+/// A class for each pixel, or none, and the same ones from its twin.
+void expect_labels(const Dataset& dataset, const Dataset& twin, std::int64_t index,
+                   const Image& image) {
+  LabelMap labels, again;
+  dataset.load_labels(index, labels);
+  twin.load_labels(index, again);
+  EXPECT_EQ(labels, again);
+  EXPECT_EQ(labels.width, image.width);
+  EXPECT_EQ(labels.height, image.height);
+  for (const std::uint8_t label : labels.classes) {
+    ASSERT_TRUE(label < dataset.facts().classes || label == LabelMap::kIgnore) << int{label};
+  }
+}
+
 TEST_P(DatasetConformance, GeneratedSamplesAreWhatTheFactsSay) {
   if (info().needs_root) GTEST_SKIP() << "needs files; its own tests make some";
   const DatasetSplits first = test::open_dataset(GetParam()),
@@ -201,6 +215,7 @@ TEST_P(DatasetConformance, GeneratedSamplesAreWhatTheFactsSay) {
       EXPECT_EQ(image.pixels.size(), image.stride() * static_cast<std::size_t>(image.height));
       EXPECT_GE(part->label(i), 0);
       EXPECT_LT(part->label(i), part->facts().classes);
+      if (part->facts().dense) expect_labels(*part, *twin, i, image);
     }
   }
   EXPECT_NE(first.train->fingerprint(), first.test->fingerprint());

@@ -17,7 +17,7 @@ namespace {
 std::unique_ptr<Task> classification(double label_smoothing) {
   const Value table = parse_toml(cat("label_smoothing = ", label_smoothing), "test");
   Params params(table, "task");
-  auto task = Registry<TaskInfo>::get("classification").make(params);
+  auto task = Registry<TaskInfo>::get("classification").make(params, {});
   params.finish();
   return task;
 }

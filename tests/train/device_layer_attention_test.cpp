@@ -30,7 +30,7 @@ TrainedSteps train_connected(const char* method, bool fused, kernels::GemmChoice
   model->train();
   const Value defaults;
   Params task_params(defaults, "test"), optimizer_params(defaults, "test");
-  const auto task = Registry<TaskInfo>::get("classification").make(task_params);
+  const auto task = Registry<TaskInfo>::get("classification").make(task_params, {});
   const auto optimizer = Registry<OptimizerInfo>::get("sgd").make(optimizer_params);
   ParameterArena arena(*model);
   optimizer->prepare(arena);

@@ -26,7 +26,7 @@ struct ResNetSubject {
     model->train();
     const Value defaults;
     Params task_params(defaults, "test"), optimizer_params(defaults, "test");
-    task = Registry<TaskInfo>::get("classification").make(task_params);
+    task = Registry<TaskInfo>::get("classification").make(task_params, {});
     optimizer = Registry<OptimizerInfo>::get("sgd").make(optimizer_params);
     arena.emplace(*model);
     optimizer->prepare(*arena);

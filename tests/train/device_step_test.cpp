@@ -29,7 +29,7 @@ struct DeviceSubject {
     model->train();
     const Value smoothing = Value::Table{{"label_smoothing", 0.1}};
     Params task_params(smoothing, "test");
-    task = Registry<TaskInfo>::get("classification").make(task_params);
+    task = Registry<TaskInfo>::get("classification").make(task_params, {});
     const Value defaults;
     Params optimizer_params(defaults, "test");
     optimizer = Registry<OptimizerInfo>::get("adamw").make(optimizer_params);

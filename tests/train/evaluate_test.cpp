@@ -33,7 +33,7 @@ std::shared_ptr<Model> small_classifier() {
 std::unique_ptr<Task> plain_task() {
   const Value none;
   Params params(none, "task");
-  return Registry<TaskInfo>::get("classification").make(params);
+  return Registry<TaskInfo>::get("classification").make(params, {});
 }
 
 Evaluation evaluate_fifty(Communicator& world, std::int64_t batch) {

@@ -1,10 +1,19 @@
 #include "runner/train/device_graph.h"
 
+#include <mutex>
+
 #include "runner/core/error.h"
 #include "runner/core/log.h"
 
 namespace ablate {
 namespace {
+
+/// LibTorch notes every graph with the device's random generator, in a set that it does not guard
+/// against other threads.
+std::mutex& registration() {
+  static std::mutex mutex;
+  return mutex;
+}
 
 /// Ends a capture that an exception left open, so that the stream can be used again.
 void abandon(at::cuda::CUDAGraph& graph) {
@@ -29,6 +38,7 @@ bool wait_quietly(const c10::cuda::CUDAStream& stream) {
 }
 
 bool DeviceGraph::capture(const std::function<void()>& work, std::string_view what) {
+  const std::lock_guard registering(registration());
   c10::cuda::device_synchronize();
   // What eager work left in the cache would lie unused beside the graph's own pool.
   c10::cuda::CUDACachingAllocator::emptyCache();
@@ -37,7 +47,7 @@ bool DeviceGraph::capture(const std::function<void()>& work, std::string_view wh
     graph->capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
     work();
     graph->capture_end();
-    graph_ = std::move(graph);
+    std::swap(graph_, graph);
     return true;
   } catch (const BugError&) {
     abandon(*graph);
@@ -49,6 +59,12 @@ bool DeviceGraph::capture(const std::function<void()>& work, std::string_view wh
                     reason.substr(0, reason.find('\n'))));
     return false;
   }
+}
+
+void DeviceGraph::reset() {
+  if (!graph_) return;
+  const std::lock_guard registering(registration());
+  graph_.reset();
 }
 
 }  // namespace ablate

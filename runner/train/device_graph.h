@@ -31,7 +31,7 @@ class DeviceGraph {
   bool captured() const { return graph_ != nullptr; }
   void replay() { graph_->replay(); }
   /// The device must be done with it. Before communicators that it uses are destroyed.
-  void reset() { graph_.reset(); }
+  void reset();
 
  private:
   std::unique_ptr<at::cuda::CUDAGraph> graph_;

@@ -51,8 +51,9 @@ class AttentiveModel {
       const at::NoGradGuard no_grad;
       for (at::Tensor& parameter : model->parameters()) parameter.mutable_grad().zero_();
     }
-    logits = model->forward(images, state).to(at::kFloat);
-    (logits * upstream).sum().backward();
+    const at::Tensor output = model->forward(images, state).to(at::kFloat);
+    (output * upstream).sum().backward();
+    logits = output.detach();  // not its graph, which would belong to the stream of this pass
   }
   /// From now on by fused operations.
   void fuse() {

@@ -143,7 +143,10 @@ TEST_P(FusedStagesGpu, FusedPassesAreNearPlainOnes) {
   EXPECT_LT(relative_distance(fused.flat(), plain.flat()), 0.05);
   const auto names = plain.model->named_parameters();
   for (std::size_t i = 0; i < plain.gradients.size(); ++i) {
-    EXPECT_GT(fused.gradients[i].abs().max().item<double>(), 0.0) << names[i].key();
+    // The last convolution of a model with a class token ends in tokens that nobody reads.
+    EXPECT_EQ(fused.gradients[i].abs().max().item<double>() > 0.0,
+              plain.gradients[i].abs().max().item<double>() > 0.0)
+        << names[i].key();
   }
 }
 

@@ -121,6 +121,8 @@ struct CutVit {
     logits = model->forward(images, state).to(at::kFloat);
     (logits * upstream).sum().backward();
     logits = logits.detach();
+    // As its method does: they hold the graph of this pass, and with it the pass's stream.
+    if (model->channel_gates()) static_cast<void>(model->channel_gates()->take_counts());
   }
   at::Tensor flat() const {
     std::vector<at::Tensor> parts;

@@ -23,7 +23,13 @@ inline void expect_captured_bits(const std::function<void()>& pass,
   EXPECT_TRUE(at::equal(gradients(), eager));
   stream.synchronize();
   graph.capture_begin();
-  pass();
+  try {
+    pass();
+  } catch (...) {  // an open capture would fail every test that follows
+    EXPECT_ANY_THROW(graph.capture_end());
+    static_cast<void>(cudaGetLastError());
+    throw;
+  }
   graph.capture_end();
   for (int i = 0; i < 2; ++i) {
     graph.replay();

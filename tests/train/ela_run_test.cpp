@@ -129,10 +129,12 @@ TEST(ElaRunGpu, FollowsTheCpuAndItselfAfterInterruptions) {
   at::globalContext().setAllowTF32CuDNN(false);
   at::globalContext().setAllowTF32CuBLAS(false);
   for (const std::string variant : {"base", "light"}) {
-    // Three steps are eager after each change of structure: epochs of eight reach the graph.
+    // A rate at which rounding stays rounding: at the usual one a difference of 1e-6 doubles D
+    // within an epoch. Three steps are eager after each change of structure: epochs of eight reach
+    // the graph.
     const RunSpec spec =
         ela_spec(cat("variant=\"", variant, "\",q=0.5,patience=1,warmup_epochs=1,freeze_epoch=3"),
-                 {"epochs=5", "dataset.train_size=256"});
+                 {"epochs=5", "dataset.train_size=256", "optimizer.lr=0.0005"});
     const auto run_on = [&](const std::string& device, const std::filesystem::path& out,
                             bool stop_at_once) {
       Environment environment = environment_in(out);
@@ -153,7 +155,7 @@ TEST(ElaRunGpu, FollowsTheCpuAndItselfAfterInterruptions) {
       const double found = device.series.at("ela/divergence/3").at(step);
       std::cout << variant << ": divergence at step " << step << " " << value << ", on the device "
                 << found << "\n";
-      EXPECT_NEAR(found / value, 1.0, step == 8 ? 1e-3 : 0.05) << step;
+      EXPECT_NEAR(found / value, 1.0, step == 8 ? 1e-3 : 0.01) << step;
     }
     expect_same_bits(device, run_on("cuda", out / "again", false));
     expect_same_bits(device, run_on("cuda", out / "pieces", true));

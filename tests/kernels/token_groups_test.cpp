@@ -59,6 +59,7 @@ void expect_weights_equal_reference(TokenGrouping on_host, TokenGrouping on_devi
 TEST_F(TokenGroupsGpu, GroupsAndChainsEqualTheReference) {
   for (const std::int64_t tokens : {1, 7, 197, 1025, 4096}) {
     SCOPED_TRACE(tokens);
+    if (test::too_large_here(tokens * tokens)) continue;  // each token looks at all before it
     constexpr std::int64_t kBatch = 2;
     const std::int64_t groups = (tokens + 2) / 3;
     RandomStream stream(13, Purpose::Test);

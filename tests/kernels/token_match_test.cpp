@@ -259,6 +259,7 @@ TEST_F(TokenMatchGpu, FindsTheMostSimilarPairs) {
     for (const int protected_tokens : {0, 1, 2}) {
       SCOPED_TRACE(::testing::Message() << size.tokens << " tokens, " << size.heads << " heads of "
                                         << size.dim << ", " << protected_tokens << " protected");
+      if (test::too_large_here(size.batch * size.tokens * size.tokens)) continue;
       MatchCase c(size.batch, size.tokens, size.heads, size.dim, size.merged, protected_tokens);
       match_on_device(c);
       if (c.arguments.merged == 0) {
@@ -278,6 +279,7 @@ TEST_F(TokenMatchGpu, BreaksTiesAsTheReference) {
   for (const std::int64_t tokens : {6, 65, 197, 198, 700, 1600}) {
     for (const int protected_tokens : {0, 1, 2}) {
       SCOPED_TRACE(::testing::Message() << tokens << " tokens, " << protected_tokens);
+      if (test::too_large_here(tokens * tokens)) continue;
       MatchCase c(1, tokens, 2, 64, tokens / 4, protected_tokens);
       c.use_signs();
       MatchCase expected = c;

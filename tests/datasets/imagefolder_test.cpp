@@ -126,11 +126,13 @@ TEST(ImageFolder, RefusesATreeThatIsNone) {
 
   Tree empty;
   fs::create_directories(empty.folder / "train/eel");
-  EXPECT_NE(refusal(empty).find("eel: no .jpg, .jpeg or .png file"), std::string::npos);
+  EXPECT_NE(refusal(empty).find("class without an image: 1: eel"), std::string::npos);
+  EXPECT_EQ(empty.open("missing_classes = 'keep'").train->facts().classes, 3);
 
   Tree without;
   fs::remove_all(without.folder / "val");
-  EXPECT_NE(refusal(without).find("expected a folder val or test"), std::string::npos);
+  EXPECT_NE(refusal(without).find("expected a folder val or validation or test"),
+            std::string::npos);
   fs::remove_all(without.folder / "train");
   EXPECT_NE(refusal(without).find("expected a folder train"), std::string::npos);
   write_bytes(without.folder / "train/x.jpg", jpeg());

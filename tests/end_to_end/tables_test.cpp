@@ -40,9 +40,11 @@ struct Materials {
       make_images(folder / cat("imagenet/val/", label), 2);
     }
     fs::create_directories(folder / "weights");
-    for (const char* size : {"tiny", "small", "base"}) {
-      std::ofstream(folder / cat("weights/deit_", size, "_patch16_224.safetensors")) << size;
+    for (const char* model : {"deit_tiny", "deit_small", "deit_base", "deit_tiny_distilled",
+                              "deit_small_distilled"}) {
+      std::ofstream(folder / cat("weights/", model, "_patch16_224.safetensors")) << model;
     }
+    std::ofstream(folder / "weights/resnet101.safetensors") << "resnet101";
   }
 
   CapturedRun plan(const fs::path& file) const {

@@ -145,7 +145,7 @@ std::vector<std::string> bench_column_names() {
 std::vector<std::string> usual_column_names() {
   std::vector<std::string> names = bench_column_names();
   names.insert(names.end(), kCounts.begin(), kCounts.end());
-  names.insert(names.end(), {"top1", "top5", "loss"});
+  names.insert(names.end(), {"top1", "top5", "loss", "miou", "macc", "aacc"});
   return names;
 }
 

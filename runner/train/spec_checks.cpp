@@ -76,8 +76,9 @@ void check_distillation_head(const std::string& where, const ModelInfo& info,
   if (!distilled || taught || epochs == 0) return;
   throw SpecError(cat(where, ": ", model.name,
                       " has a distillation head, which only a teacher trains and half of every "
-                      "evaluation hangs on; add teacher = \"LABEL\" to the variant, start from "
-                      "trained weights, or take the model without it"));
+                      "evaluation hangs on; add teacher = \"LABEL\" to the variant or a file as "
+                      "distillation.teacher, start from trained weights, or take the model "
+                      "without it"));
 }
 
 void check_teacher_images(const Params& run, const RunSpec& student, const RunSpec& teacher) {

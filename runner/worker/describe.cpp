@@ -9,7 +9,9 @@
 #include "runner/core/build_info.h"
 #include "runner/core/error.h"
 #include "runner/core/schedule.h"
+#include "runner/train/distillation.h"
 #include "runner/train/optimizer.h"
+#include "runner/train/run_model.h"
 #include "runner/train/task.h"
 #include "runner/train/training_options.h"
 #include "runner/worker/verb.h"
@@ -145,14 +147,26 @@ json describe_named(const std::vector<std::string>& names, Read read) {
   return list;
 }
 
+/// What stands beside the registered parts.
+json describe_run() {
+  const Value run = Value::Table{{"epochs", 1}};
+  return {{{"name", "run"},
+           {"summary", "settings of a run beside its parts"},
+           {"params", settings_of(run, [](Params& p) { TrainingOptions::read(p); })}},
+          {{"name", "init"},
+           {"summary", "start weights: init = { weights = FILE, ... }"},
+           {"params", settings_of(Value(), [](Params& p) { read_load_options(p); })}},
+          {{"name", "distillation"},
+           {"summary",
+            "with teacher = \"LABEL\" in the variant, or here teacher = { model = { name "
+            "= ... }, weights = FILE }"},
+           {"params", settings_of(Value(), [](Params& p) { Distillation::Options::read(p); })}}};
+}
+
 int describe() {
   const BuildInfo& build = build_info();
-  const Value run_example = Value::Table{{"epochs", 1}};
   const json text = {
-      {"run",
-       {{{"name", "run"},
-         {"summary", "settings of a run beside its parts"},
-         {"params", settings_of(run_example, [](Params& p) { TrainingOptions::read(p); })}}}},
+      {"run", describe_run()},
       {"methods", describe_methods()},
       {"pairs", describe_pairs()},
       {"models", describe_models()},

@@ -146,10 +146,11 @@ TEST_P(DeviceRunGpu, ContinuesBitForBit) {
 
 INSTANTIATE_TEST_SUITE_P(
     Methods, DeviceRunGpu,
-    testing::Values(DeviceCase{"dense", {"ema_decay=0.9"}},
-                    DeviceCase{"nose",
-                               {R"(methods=[{name="nose", layers=[1], dilution_epochs=2}])"}},
-                    DeviceCase{"tome", {R"(methods=[{name="tome", r=8}])"}}),
+    testing::Values(
+        DeviceCase{"dense", {"ema_decay=0.9"}},
+        DeviceCase{"rates", {"optimizer.layer_decay=0.7", "optimizer.decay_norms=true"}},
+        DeviceCase{"nose", {R"(methods=[{name="nose", layers=[1], dilution_epochs=2}])"}},
+        DeviceCase{"tome", {R"(methods=[{name="tome", r=8}])"}}),
     [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

@@ -34,12 +34,12 @@ std::string_view bytes_of(const T* values, std::size_t count) {
 
 IndexHead read_head(std::string_view text, const std::string& where) {
   try {
-    const nlohmann::json json = nlohmann::json::parse(text);
-    return {.classes = json.at("classes").get<std::vector<std::string>>(),
-            .files = json.at("files").get<std::vector<std::string>>(),
-            .key = json.at("key").get<std::string>(),
-            .labels_in_names = json.at("labels_in_names").get<bool>(),
-            .facts = json.at("facts")};
+    const nlohmann::json parsed = nlohmann::json::parse(text);
+    return {.classes = parsed.at("classes").get<std::vector<std::string>>(),
+            .files = parsed.at("files").get<std::vector<std::string>>(),
+            .key = parsed.at("key").get<std::string>(),
+            .labels_in_names = parsed.at("labels_in_names").get<bool>(),
+            .facts = parsed.at("facts")};
   } catch (const nlohmann::json::exception& error) {
     throw Error(cat(where, ": damaged head: ", error.what()));
   }

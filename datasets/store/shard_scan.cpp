@@ -125,12 +125,12 @@ class ShardReader {
   }
 
   std::optional<std::uint32_t> label_of_json(std::string_view text, const TarMember& member) const {
-    const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-    if (json.is_discarded()) {
+    const nlohmann::json parsed = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (parsed.is_discarded()) {
       throw Error(cat(file_.string(), ": ", member.path, ": no valid JSON"));
     }
-    const auto label = json.is_object() ? json.find("label") : json.end();
-    if (label == json.end() || !label->is_number_unsigned()) return std::nullopt;
+    const auto label = parsed.is_object() ? parsed.find("label") : parsed.end();
+    if (label == parsed.end() || !label->is_number_unsigned()) return std::nullopt;
     return label->get<std::uint32_t>();
   }
 

@@ -39,6 +39,7 @@ void read_into(const fs::path& file, std::string& buffer) {
 DatasetFacts facts_of(const SampleIndex& index, const Normalization& normalization) {
   DatasetFacts facts;
   facts.classes = index.classes();
+  facts.class_names = index.head().classes;
   facts.normalization = normalization;
   const auto side = index.head().facts.find("image_size");
   if (side != index.head().facts.end()) facts.image_size = side->get<int>();

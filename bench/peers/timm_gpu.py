@@ -72,7 +72,12 @@ def training(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor,
     captured = torch.cuda.CUDAGraph()
     with torch.cuda.graph(captured, stream=stream):
         step()
-    return captured.replay
+
+    def replay() -> None:
+        captured.replay()
+
+    replay.captured = step  # holds the parameters, which the graph reads but does not own
+    return replay
 
 
 def side_by_side(copies: list):

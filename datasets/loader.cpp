@@ -4,16 +4,14 @@
 #include <optional>
 
 #include "datasets/dense_rows.h"
+#include "datasets/drawn_batch.h"
 #include "datasets/ordered_pool.h"
-#include "datasets/repeated_draw.h"
+#include "datasets/sample_reader.h"
+#include "datasets/tensor_pool.h"
 #include "runner/core/error.h"
 
 namespace ablate {
 namespace {
-
-at::Tensor empty_images(std::int64_t rows, int side) {
-  return at::empty({rows, Image::kChannels, side, side}, at::kFloat);
-}
 
 std::int64_t values_of_image(int side) { return std::int64_t{Image::kChannels} * side * side; }
 
@@ -61,7 +59,10 @@ struct TrainLoader::State {
   std::optional<DenseTrainTransform> dense;
   LoaderOptions options;
   BatchPlan plan;
-  OrderedPool pool;
+  SampleReaders readers;
+  StageClock clock;
+  TensorPool memory;
+  OrderedPool<Batch> pool;
 
   State(std::shared_ptr<const Dataset> data, const AugmentRecipe& augment, LoaderOptions loader)
       : dataset(std::move(data)),
@@ -76,45 +77,39 @@ struct TrainLoader::State {
   }
 
   /// Micro-batch `number` of this rank, counted over the whole run.
-  Batch make(std::int64_t number) const {
-    const std::int64_t rows = plan.rows;
-    const std::int64_t step = number / plan.per_step;
-    const std::int64_t epoch = step / plan.steps;
+  Batch make(std::int64_t number) {
+    const DrawnBatch drawn = draw_batch(dataset->size(), recipe, options, plan, number);
+    const int side = transform.image_size();
     Batch batch;
-    batch.first_position = plan.first_position(options.shard.rank, number);
-    batch.images = empty_images(rows, transform.image_size());
-    batch.labels = at::empty({rows}, at::kLong);
-    batch.weights = at::ones({rows}, at::kFloat);
-    if (dense) {
-      batch.label_maps =
-          at::empty({rows, transform.image_size(), transform.image_size()}, at::kByte);
-    }
-    const Permutation order(static_cast<std::uint64_t>(dataset->size()), options.seed,
-                            Purpose::DataOrder, static_cast<std::uint64_t>(epoch));
-    Image image;
-    for (std::int64_t row = 0; row < rows; ++row) {
-      const std::int64_t draw =
-          step % plan.steps * options.global_batch +
-          dealt_draw(batch.first_position + row, options.global_batch,
-                     recipe.mixing.enabled() ? options.mix_group : 0, recipe.repeated);
-      const auto index =
-          static_cast<std::int64_t>(order(static_cast<std::uint64_t>(draw / recipe.repeated)));
-      const AugmentKey key{
-          options.seed,
-          sample_key(static_cast<std::uint64_t>(epoch), static_cast<std::uint64_t>(index),
-                     static_cast<std::uint32_t>(draw % recipe.repeated))};
+    batch.first_position = drawn.first_position;
+    batch.images = memory.take({plan.rows, Image::kChannels, side, side}, at::kFloat);
+    batch.labels = at::empty({plan.rows}, at::kLong);
+    batch.weights = at::ones({plan.rows}, at::kFloat);
+    if (dense) batch.label_maps = memory.take({plan.rows, side, side}, at::kByte);
+    const SampleReaders::Lease reader(readers);
+    StageTimer timer(clock);
+    for (std::int64_t row = 0; row < plan.rows; ++row) {
+      const auto& [index, key] = drawn.rows[static_cast<std::size_t>(row)];
       if (dense) {
         make_dense_row(*dataset, *dense, index, key, batch, row);
       } else {
-        dataset->load(index, image);
-        transform(image, key,
-                  batch.images.data_ptr<float>() + row * values_of_image(transform.image_size()));
+        make_row(*reader, index, key, timer,
+                 batch.images.data_ptr<float>() + row * values_of_image(side));
       }
+      timer.was(LoadStage::Augment);
       batch.labels.data_ptr<std::int64_t>()[row] = dataset->label(index);
       batch.indices.push_back(index);
     }
-    if (recipe.mixing.enabled()) mix(batch, step);
+    if (recipe.mixing.enabled()) mix(batch, drawn.step);
+    timer.was(LoadStage::Augment);
     return batch;
+  }
+
+  void make_row(SampleReader& reader, std::int64_t index, const AugmentKey& key, StageTimer& timer,
+                float* chw) {
+    const CropPlan taken = transform.plan(reader.open(*dataset, index, timer), key);
+    reader.read(taken.source, timer);
+    transform(reader.memory.part, taken, key, reader.memory, chw);
   }
 
   void mix(Batch& batch, std::int64_t step) const {
@@ -155,6 +150,8 @@ Batch TrainLoader::next() { return state_->pool.next(); }
 
 double TrainLoader::take_wait_seconds() { return state_->pool.take_wait_seconds(); }
 
+StageSeconds TrainLoader::take_stage_seconds() { return state_->clock.take(); }
+
 std::int64_t eval_rows(const LoaderOptions& options) {
   check_ranks(options);
   return options.global_batch / options.shard.size;
@@ -166,7 +163,10 @@ struct EvalLoader::State {
   std::optional<DenseEvalTransform> dense;
   LoaderOptions options;
   std::int64_t rows = 0, samples = 0, batches = 0;
-  OrderedPool pool;
+  SampleReaders readers;
+  StageClock clock;
+  TensorPool memory;
+  OrderedPool<Batch> pool;
 
   State(std::shared_ptr<const Dataset> data, const AugmentRecipe& augment, LoaderOptions loader)
       : dataset(std::move(data)),
@@ -184,16 +184,17 @@ struct EvalLoader::State {
   /// Of all ranks.
   std::int64_t batch_samples() const { return rows * options.shard.size; }
 
-  Batch make(std::int64_t number) const {
+  Batch make(std::int64_t number) {
     const std::int64_t first = number * batch_samples() + options.shard.rank * rows;
     if (dense) return make_dense_eval_batch(*dataset, *dense, first, rows, samples);
     const int side = transform.image_size();
     Batch batch;
     batch.first_position = first;
-    batch.images = empty_images(rows, side);
+    batch.images = memory.take({rows, Image::kChannels, side, side}, at::kFloat);
     batch.labels = at::zeros({rows}, at::kLong);
     batch.weights = at::zeros({rows}, at::kFloat);
-    Image image;
+    const SampleReaders::Lease reader(readers);
+    StageTimer timer(clock);
     for (std::int64_t row = 0; row < rows; ++row) {
       const std::int64_t index = batch.first_position + row;
       float* pixels = batch.images.data_ptr<float>() + row * values_of_image(side);
@@ -202,8 +203,10 @@ struct EvalLoader::State {
         batch.indices.push_back(-1);
         continue;
       }
-      dataset->load(index, image);
-      transform(image, pixels);
+      const CropPlan taken = transform.plan(reader->open(*dataset, index, timer));
+      reader->read(taken.source, timer);
+      transform(reader->memory.part, taken, reader->memory, pixels);
+      timer.was(LoadStage::Augment);
       batch.labels.data_ptr<std::int64_t>()[row] = dataset->label(index);
       batch.weights.data_ptr<float>()[row] = 1.0F;
       batch.indices.push_back(index);

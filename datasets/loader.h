@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "datasets/dataset.h"
+#include "datasets/stage_clock.h"
 #include "datasets/transforms.h"
 #include "runner/torch/torch.h"
 
@@ -79,6 +80,8 @@ class TrainLoader {
 
   /// Seconds next() has waited for workers since the last call: "input-bound" is said from it.
   double take_wait_seconds();
+  /// What its threads have spent since the last call.
+  StageSeconds take_stage_seconds();
 
  private:
   struct State;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -7,14 +9,16 @@
 #include <map>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
-#include "datasets/loader.h"
+#include "runner/core/error.h"
 
 namespace ablate {
 
 /// Makes numbered batches on several threads and hands them out in order, a bounded number ahead.
 /// With 0 threads the caller makes each batch itself.
+template <typename Batch>
 class OrderedPool {
  public:
   using Make = std::function<Batch(std::int64_t number)>;
@@ -51,5 +55,90 @@ class OrderedPool {
   double waited_ = 0;
   std::vector<std::thread> threads_;
 };
+
+template <typename Batch>
+OrderedPool<Batch>::OrderedPool(Make make, int threads, int prefetch)
+    : make_(std::move(make)), prefetch_(std::max(prefetch, threads)) {
+  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+}
+
+template <typename Batch>
+OrderedPool<Batch>::~OrderedPool() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wanted_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+template <typename Batch>
+void OrderedPool<Batch>::seek(std::int64_t number, std::int64_t end) {
+  {
+    std::unique_lock lock(mutex_);
+    end_ = to_make_;  // nobody starts another
+    idle_.wait(lock, [this] { return busy_ == 0; });
+    ready_.clear();
+    to_make_ = to_hand_ = number;
+    end_ = end;
+  }
+  wanted_.notify_all();
+}
+
+template <typename Batch>
+Batch OrderedPool<Batch>::next() {
+  const auto start = std::chrono::steady_clock::now();
+  std::unique_lock lock(mutex_);
+  ABLATE_CHECK(to_hand_ < end_, "no batch ", to_hand_, " in a pass of ", end_);
+  Slot slot;
+  if (threads_.empty()) {
+    slot = make_slot(to_hand_);
+  } else {
+    made_.wait(lock, [this] { return ready_.contains(to_hand_); });
+    slot = std::move(ready_.extract(to_hand_).mapped());
+  }
+  ++to_hand_;
+  waited_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  lock.unlock();
+  wanted_.notify_one();
+  if (slot.error) std::rethrow_exception(slot.error);
+  return std::move(slot.batch);
+}
+
+template <typename Batch>
+double OrderedPool<Batch>::take_wait_seconds() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(waited_, 0.0);
+}
+
+template <typename Batch>
+void OrderedPool<Batch>::work() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    wanted_.wait(
+        lock, [this] { return stopping_ || (to_make_ < end_ && to_make_ < to_hand_ + prefetch_); });
+    if (stopping_) return;
+    const std::int64_t number = to_make_++;
+    ++busy_;
+    lock.unlock();
+    Slot slot = make_slot(number);
+    lock.lock();
+    ready_.emplace(number, std::move(slot));
+    --busy_;
+    made_.notify_all();
+    idle_.notify_all();
+  }
+}
+
+template <typename Batch>
+typename OrderedPool<Batch>::Slot OrderedPool<Batch>::make_slot(std::int64_t number) const {
+  Slot slot;
+  try {
+    slot.batch = make_(number);
+  } catch (...) {
+    slot.error = std::current_exception();
+  }
+  return slot;
+}
 
 }  // namespace ablate

@@ -40,6 +40,10 @@ void make_batch(const TrainBatch& batch) {
   for (std::int64_t row = 0; row < batch.rows; ++row) {
     make_train_sample(OneThread{}, batch, row, draw, canvas_in(memory.data(), batch.recipe.side));
   }
+  mix_batch(batch);
+}
+
+void mix_batch(const TrainBatch& batch) {
   if (batch.mix_group == 0) return;
   for (std::int64_t first = 0; first < batch.rows; first += batch.mix_group) {
     const MixPlan plan = draw_plan(batch, (batch.first_position + first) / batch.mix_group);

@@ -80,6 +80,8 @@ void make_batch(const EvalBatch& batch, kernels::Stream stream);
 namespace host {
 void make_batch(const TrainBatch& batch);
 void make_batch(const EvalBatch& batch);
+/// The last part of making one: mixes the rows.
+void mix_batch(const TrainBatch& batch);
 }  // namespace host
 
 }  // namespace ablate::augment

@@ -64,23 +64,32 @@ ABLATE_HOST_DEVICE constexpr std::size_t padded_image_bytes(int side) {
   return (static_cast<std::size_t>(side) * side * kChannels + 15) / 16 * 16;
 }
 
+/// Bytes of a canvas's tables.
+ABLATE_HOST_DEVICE constexpr std::size_t canvas_table_bytes() {
+  return kChannels * kLevels + (kChannels * (kLevels + kSegments + 2)) * sizeof(int) +
+         kChannels * kLevels * sizeof(float);
+}
+
 /// Bytes of a canvas.
 ABLATE_HOST_DEVICE constexpr std::size_t canvas_bytes(int side) {
-  return 2 * padded_image_bytes(side) + kChannels * kLevels +
-         (kChannels * (kLevels + kSegments + 2)) * sizeof(int) +
-         kChannels * kLevels * sizeof(float);
+  return 2 * padded_image_bytes(side) + canvas_table_bytes();
+}
+
+/// A canvas of two images and of canvas_table_bytes() of memory for the rest, aligned to 16 bytes.
+ABLATE_HOST_DEVICE Canvas canvas_of(std::uint8_t* pixels, std::uint8_t* spare, std::uint8_t* tables,
+                                    int side) {
+  auto* counts = reinterpret_cast<int*>(tables + kChannels * kLevels);
+  int* const sums = counts + kChannels * kLevels;
+  int* const facts = sums + kChannels * kSegments;
+  auto* normalized = reinterpret_cast<float*>(facts + kChannels * 2);
+  return {pixels, spare, tables, counts, sums, facts, normalized, side};
 }
 
 /// A canvas in `memory` of canvas_bytes(side), aligned to 16 bytes.
 ABLATE_HOST_DEVICE Canvas canvas_in(void* memory, int side) {
   auto* pixels = static_cast<std::uint8_t*>(memory);
   std::uint8_t* const spare = pixels + padded_image_bytes(side);
-  std::uint8_t* const table = spare + padded_image_bytes(side);
-  auto* counts = reinterpret_cast<int*>(table + kChannels * kLevels);
-  int* const sums = counts + kChannels * kLevels;
-  int* const facts = sums + kChannels * kSegments;
-  auto* normalized = reinterpret_cast<float*>(facts + kChannels * 2);
-  return {pixels, spare, table, counts, sums, facts, normalized, side};
+  return canvas_of(pixels, spare, spare + padded_image_bytes(side), side);
 }
 
 }  // namespace ablate::augment

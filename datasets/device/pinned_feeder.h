@@ -4,40 +4,28 @@
 #include <cstdint>
 #include <optional>
 
-#include "datasets/loader.h"
+#include "datasets/device/batch_feeder.h"
 
 namespace ablate {
 
-/// Brings the batches of a TrainLoader to a CUDA device: through pinned memory and on a stream of
-/// its own, so that the copy of one batch runs beside the work on the batch before. For programs
-/// with CUDA alone.
-///
-///   feeder.seek(epoch, step);
-///   for (...) {
-///     const Batch& batch = feeder.next(stream);
-///     ... enqueue work on `stream` ...
-///     feeder.prefetch();
-///   }
-class PinnedFeeder {
+/// Feeds a CUDA device from a TrainLoader: through pinned memory and on a stream of its own, so
+/// that the copy of one batch runs beside the work on the batch before. For programs with CUDA
+/// alone.
+class PinnedFeeder final : public BatchFeeder {
  public:
   /// The loader must outlive the feeder, and nobody else asks it for batches.
   PinnedFeeder(TrainLoader& loader, at::Device device);
   /// Waits for the copies and the work that read them.
-  ~PinnedFeeder();
+  ~PinnedFeeder() override;
   PinnedFeeder(const PinnedFeeder&) = delete;
   PinnedFeeder& operator=(const PinnedFeeder&) = delete;
 
-  /// As TrainLoader::seek(); a batch fetched ahead is dropped.
-  void seek(std::int64_t epoch, std::int64_t step_in_epoch);
-
-  /// The next micro-batch, on the device, for work enqueued on `stream` from now on. Valid for what
-  /// is enqueued there until the next call. Throws what the loader throws.
-  const Batch& next(const c10::cuda::CUDAStream& stream);
-
-  /// Takes the batch after it from the loader and sends it on its way: to be called when the work
-  /// on the present one is enqueued. The calling thread may wait for the loader. Not between
-  /// capture_begin() and capture_end() of a graph.
-  void prefetch();
+  std::int64_t steps_per_epoch() const override { return loader_.steps_per_epoch(); }
+  void seek(std::int64_t epoch, std::int64_t step_in_epoch) override;
+  const Batch& next(const c10::cuda::CUDAStream& stream) override;
+  void prefetch() override;
+  double take_wait_seconds() override { return loader_.take_wait_seconds(); }
+  StageSeconds take_stage_seconds() override { return loader_.take_stage_seconds(); }
 
  private:
   struct Slot {

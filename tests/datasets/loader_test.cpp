@@ -334,7 +334,7 @@ TEST(EvalLoader, RefusesABatchThatDoesNotDivide) {
 TEST(OrderedPool, WorksAheadByABoundedNumberAndIsStillWhileSeeking) {
   std::atomic<std::int64_t> handed{0}, farthest{0};
   std::atomic<int> busy{0};
-  OrderedPool pool(
+  OrderedPool<Batch> pool(
       [&](std::int64_t number) {
         ++busy;
         const std::int64_t ahead = number - handed.load();

@@ -3,6 +3,7 @@
 #include <deque>
 #include <utility>
 
+#include "datasets/device/crop_feeder.h"
 #include "datasets/device/pinned_feeder.h"
 #include "distributed/communicator.h"
 #include "runner/train/device_step.h"
@@ -17,6 +18,10 @@ class DeviceStepRunner final : public StepRunner {
     const at::Device device = parts_.arena.parameters().device();
     if (parts_.data.why_not_resident().empty()) {
       resident_ = parts_.data.resident_loader(device);
+      return;
+    }
+    if (parts_.data.why_not_cropped().empty()) {
+      feeder_ = std::make_unique<CropFeeder>(parts_.data.crop_loader(/*pinned=*/true), device);
       return;
     }
     loader_ = parts_.data.train_loader();
@@ -37,6 +42,7 @@ class DeviceStepRunner final : public StepRunner {
     std::int64_t step;
     double lr;
     double waited;
+    StageSeconds loading;
   };
 
   void make_step();
@@ -46,9 +52,9 @@ class DeviceStepRunner final : public StepRunner {
   StepParts parts_;
   bool fused_;
   GemmRecord& record_;
-  std::unique_ptr<ResidentLoader> resident_;  // or the other two
-  std::unique_ptr<TrainLoader> loader_;
-  std::unique_ptr<PinnedFeeder> feeder_;
+  std::unique_ptr<ResidentLoader> resident_;  // or a feeder
+  std::unique_ptr<TrainLoader> loader_;       // of a PinnedFeeder
+  std::unique_ptr<BatchFeeder> feeder_;
   std::unique_ptr<DeviceStep> step_;
   std::deque<Pending> pending_;
   std::deque<StepReport> reports_;
@@ -56,7 +62,7 @@ class DeviceStepRunner final : public StepRunner {
 
 void DeviceStepRunner::seek(std::int64_t step) {
   if (resident_) return;  // its batches follow the number of the step
-  const std::int64_t per_epoch = loader_->steps_per_epoch();
+  const std::int64_t per_epoch = feeder_->steps_per_epoch();
   feeder_->seek(step / per_epoch, step % per_epoch);
 }
 
@@ -104,7 +110,10 @@ void DeviceStepRunner::begin(std::int64_t step, const StepWishes& wishes) {
                   .ema_decay = parts_.options.ema_decay,
                   .wishes = wishes});
   if (feeder_) feeder_->prefetch();
-  pending_.push_back({step, lr, loader_ ? loader_->take_wait_seconds() : 0.0});
+  pending_.push_back({.step = step,
+                      .lr = lr,
+                      .waited = feeder_ ? feeder_->take_wait_seconds() : 0.0,
+                      .loading = feeder_ ? feeder_->take_stage_seconds() : StageSeconds()});
 }
 
 std::optional<StepReport> DeviceStepRunner::report(std::int64_t left) {
@@ -127,6 +136,7 @@ void DeviceStepRunner::take_oldest() {
                       .finite = result.finite,
                       .seconds = result.seconds,
                       .waited = pending.waited,
+                      .loading = pending.loading,
                       .wishes = result.wishes});
 }
 

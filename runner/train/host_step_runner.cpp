@@ -57,6 +57,7 @@ void HostStepRunner::begin(std::int64_t step, const StepWishes& wishes) {
   update(report);
   report.seconds = std::chrono::duration<double>(StepClock::now() - start).count();
   report.waited = loader_->take_wait_seconds();
+  report.loading = loader_->take_stage_seconds();
   report_ = report;
 }
 

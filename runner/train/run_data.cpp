@@ -77,6 +77,15 @@ std::unique_ptr<ResidentLoader> RunData::resident_loader(at::Device device) cons
                                           loader_options_);
 }
 
+std::string RunData::why_not_cropped() const {
+  if (splits_.train->facts().dense) return "labels of pixels are cut on the host";
+  return CropLoader::why_not(recipe_);
+}
+
+std::unique_ptr<CropLoader> RunData::crop_loader(bool pinned) const {
+  return std::make_unique<CropLoader>(splits_.train, recipe_, loader_options_, pinned);
+}
+
 std::unique_ptr<EvalBatches> RunData::eval_batches(std::shared_ptr<const Dataset> split,
                                                    at::Device device) const {
   if (device.is_cpu() || !ResidentEvalLoader::why_not(*split, recipe_).empty()) {
@@ -97,7 +106,8 @@ void RunData::visit(DecisionSplit split, std::int64_t samples, at::ScalarType dt
   loader->start(samples);
   for (std::int64_t i = 0; i < loader->batches(); ++i) {
     const Batch batch = loader->next();
-    visitor(batch.images.to(device, dtype), batch.labels.to(device), batch.weights.to(device));
+    const at::Tensor& labels = batch.label_maps.defined() ? batch.label_maps : batch.labels;
+    visitor(batch.images.to(device, dtype), labels.to(device), batch.weights.to(device));
   }
 }
 

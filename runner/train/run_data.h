@@ -4,6 +4,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "datasets/device/crop_loader.h"
 #include "datasets/device/resident_loader.h"
 #include "datasets/loader.h"
 #include "methods/method.h"
@@ -40,6 +41,11 @@ class RunData {
   std::string why_not_resident() const;
   /// Training batches made on `device` from a copy of the set that the runs of a process share.
   std::unique_ptr<ResidentLoader> resident_loader(at::Device device) const;
+
+  /// Why crops cannot be augmented on a device; empty when they can.
+  std::string why_not_cropped() const;
+  /// Training batches whose crops are augmented on a device.
+  std::unique_ptr<CropLoader> crop_loader(bool pinned) const;
 
   /// This rank's share of the first `samples` samples of a split, without augmentation.
   void visit(DecisionSplit split, std::int64_t samples, at::ScalarType dtype, at::Device device,

@@ -30,8 +30,9 @@ struct StepReport {
   double lr = 0;
   bool finite = true;  ///< otherwise the update was left out
   double seconds = 0;
-  double waited = 0;    ///< of these, for images
-  StepWishes wishes{};  ///< of any rank
+  double waited = 0;       ///< of these, for images
+  StageSeconds loading{};  ///< of this rank's loader threads meanwhile
+  StepWishes wishes{};     ///< of any rank
 };
 
 /// Forward pass and loss of one micro-batch, the terms of teacher and methods included. The state

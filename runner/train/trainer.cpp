@@ -5,6 +5,7 @@
 #include "distributed/communicator.h"
 #include "runner/core/error.h"
 #include "runner/core/log.h"
+#include "runner/train/input_bound.h"
 #include "runner/train/run_gate.h"
 
 namespace ablate {
@@ -180,6 +181,7 @@ void Trainer::log_step(const StepReport& report) {
   log.timing("time/wait_s", report.step, report.waited, "s");
   epoch_.seconds += report.seconds;
   epoch_.waited += report.waited;
+  epoch_.loading += report.loading;
   ++epoch_.steps;
 }
 
@@ -195,10 +197,13 @@ void Trainer::log_epoch(std::int64_t step) {
   parts_.log.timing("time/epoch_s", step, times.seconds, "s");
   parts_.log.timing("train/images_per_s", step, images / times.seconds, "1/s", Better::Higher);
   log_utilisation(step, images / times.seconds);
+  for (std::size_t i = 0; i < kLoadStageNames.size(); ++i) {
+    if (times.loading.sum() == 0) break;
+    parts_.log.timing(cat("time/load_", kLoadStageNames[i], "_s"), step, times.loading.of[i], "s");
+  }
   const double waited = times.waited / times.seconds;
   if (waited > kInputBound && parts_.log.main_rank() && !std::exchange(said_input_bound_, true)) {
-    log_warning(cat("input-bound: ", std::lround(100 * waited),
-                    " % of the epoch's steps was waiting for images; raise --loader-threads"));
+    log_warning(input_bound_text(waited, times.loading));
   }
 }
 

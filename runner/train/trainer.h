@@ -72,6 +72,7 @@ class Trainer {
   /// Wall time of the steps of an epoch, as far as this attempt made them.
   struct EpochTimes {
     double seconds = 0, waited = 0;
+    StageSeconds loading{};  // of this rank's loader threads
     std::int64_t steps = 0;
   };
 

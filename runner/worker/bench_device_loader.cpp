@@ -2,6 +2,7 @@
 
 #include <functional>
 
+#include "datasets/device/crop_feeder.h"
 #include "datasets/device/pinned_feeder.h"
 #include "runner/core/error.h"
 #include "runner/measure/throughput.h"
@@ -45,9 +46,7 @@ double resident_rate(const RunData& data, at::Device device, double seconds) {
       seconds);
 }
 
-double fed_rate(const RunData& data, at::Device device, double seconds) {
-  const auto loader = data.train_loader();
-  PinnedFeeder feeder(*loader, device);
+double fed_rate(BatchFeeder& feeder, double seconds) {
   feeder.seek(0, 0);
   return enqueued_rate(
       [&] { return feeder.next(c10::cuda::getCurrentCUDAStream()).images.size(0); }, seconds);
@@ -59,7 +58,13 @@ DeviceLoaderRate device_loader_rate(const RunData& data, at::Device device, doub
   const c10::cuda::CUDAGuard guard(device);
   const std::string reason = data.why_not_resident();
   if (reason.empty()) return {resident_rate(data, device, seconds), "device"};
-  return {fed_rate(data, device, seconds), cat("host: ", reason)};
+  if (data.why_not_cropped().empty()) {
+    CropFeeder feeder(data.crop_loader(/*pinned=*/true), device);
+    return {fed_rate(feeder, seconds), "device, from crops of the host"};
+  }
+  const auto loader = data.train_loader();
+  PinnedFeeder feeder(*loader, device);
+  return {fed_rate(feeder, seconds), cat("host: ", reason)};
 }
 
 }  // namespace ablate

@@ -148,6 +148,7 @@ INSTANTIATE_TEST_SUITE_P(
     Methods, DeviceRunGpu,
     testing::Values(
         DeviceCase{"dense", {"ema_decay=0.9"}},
+        DeviceCase{"crops", {"augmentation.crop=resized", "dataset.image_size=40"}},
         DeviceCase{"rates", {"optimizer.layer_decay=0.7", "optimizer.decay_norms=true"}},
         DeviceCase{"nose", {R"(methods=[{name="nose", layers=[1], dilution_epochs=2}])"}},
         DeviceCase{"tome", {R"(methods=[{name="tome", r=8}])"}}),

@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <cstdlib>
+#include <ctime>
 #include <optional>
 
 #include <sys/stat.h>
@@ -88,8 +89,15 @@ SampleIndex cached_index(const CacheSlot& slot, const std::string& key,
 std::string state_of(const fs::path& path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) throw_file_error(path, "cannot be read", errno);
-  return cat(path.filename().string(), " ", status.st_size, " ", status.st_mtim.tv_sec, ".",
-             status.st_mtim.tv_nsec, " ", status.st_ctim.tv_sec, ".", status.st_ctim.tv_nsec, "\n");
+  std::string state = cat(path.filename().string(), " ", status.st_size, " ", status.st_mtim.tv_sec,
+                          ".", status.st_mtim.tv_nsec, "\n");
+  // What has just changed may change again without its time telling: clocks of file systems tick
+  // slowly. It is never in the same state twice.
+  struct timespec now {};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  if (now.tv_sec - status.st_mtim.tv_sec < 2)
+    state += cat("at ", now.tv_sec, ".", now.tv_nsec, "\n");
+  return state;
 }
 
 }  // namespace ablate

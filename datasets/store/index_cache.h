@@ -24,8 +24,8 @@ struct CacheSlot {
 SampleIndex cached_index(const CacheSlot& slot, const std::string& key,
                          const std::function<IndexBuilder()>& scan);
 
-/// Text that changes when a file or folder is replaced, or a name in a folder comes or goes.
-/// Throws Error with the path.
+/// Text that changes when a file or folder is replaced, or a name in a folder comes or goes; of
+/// what was changed in the last two seconds it is never the same. Throws Error with the path.
 std::string state_of(const std::filesystem::path& path);
 
 }  // namespace ablate

@@ -70,6 +70,10 @@ class ShardReader {
  private:
   void take(const TarMember& member) {
     const MemberName name = split_name(member.path);
+    if (member.path.ends_with(".tar")) {
+      throw SpecError(cat(file_.string(), ": ", member.path, " is a tar file itself; unpack the ",
+                          "outer one (tar -xf) and give the folder of the inner ones"));
+    }
     if (name.key != key_) {
       finish_sample();
       key_ = name.key;

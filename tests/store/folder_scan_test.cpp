@@ -155,6 +155,14 @@ TEST(FolderScan, SaysWhatIsWrongWithLabels) {
   EXPECT_NE(refusal("a 0\na 1\n").find("a has a label already"), std::string::npos);
 }
 
+/// Folders that were changed just now are not believed to stay as they are.
+void let_an_hour_pass(const fs::path& root) {
+  for (const auto& entry : fs::recursive_directory_iterator(root)) {
+    if (!entry.is_directory()) continue;
+    fs::last_write_time(entry, fs::last_write_time(entry) - std::chrono::hours(1));
+  }
+}
+
 /// What the cache holds.
 std::vector<fs::path> kept_in(const TempFolder& cache) {
   std::vector<fs::path> files;
@@ -167,6 +175,7 @@ TEST(IndexCache, IsTakenWhileNamesAreTheSameAndOnlyThen) {
   test::Variables variables;
   variables.set("ABLATE_CACHE", cache.path().string());
   test::write_image_folder(root.path(), 2, 2);
+  let_an_hour_pass(root.path());
   const std::string print = open_image_folder(root.path(), {}).train.samples->fingerprint();
   ASSERT_EQ(kept_in(cache).size(), 2U) << "train and val";
 
@@ -178,7 +187,9 @@ TEST(IndexCache, IsTakenWhileNamesAreTheSameAndOnlyThen) {
   EXPECT_EQ(open_image_folder(root.path(), {}).train.samples->size(), 5);
   EXPECT_EQ(kept_in(cache).size(), 2U) << "the old ones are replaced";
 
-  // What it says is really taken: a cache with another name in it is believed.
+  // What it says is really taken: a kept index with a sample less is believed.
+  let_an_hour_pass(root.path());
+  open_image_folder(root.path(), {});
   for (const fs::path& file : kept_in(cache)) {
     const SampleIndex kept(file);
     if (kept.size() != 5) continue;
@@ -197,6 +208,7 @@ TEST(IndexCache, KeepsWhatWasFoundAndWhatWasLeftOut) {
   variables.set("ABLATE_CACHE", cache.path().string());
   test::write_image_folder(root.path(), 2, 2);
   write_text(root / "train/class0/broken.jpg", "no image");
+  let_an_hour_pass(root.path());
   const StoredSettings skip{.skip_corrupt = true};
   for (int time = 0; time < 2; ++time) {
     const StoredPart part = open_image_folder(root.path(), skip).train;

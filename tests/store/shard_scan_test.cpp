@@ -153,6 +153,8 @@ TEST(ShardScan, SaysWhatIsWrong) {
             std::string::npos);
   EXPECT_NE(refusal({{"k/a.jpg", image}}, {{"l/v.jpg", image}}).find("class \"l\" is none"),
             std::string::npos);
+  EXPECT_NE(refusal({{"n01.tar", "x"}}, {}).find("n01.tar is a tar file itself"),
+            std::string::npos);
   EXPECT_NE(refusal({{"a.cls", "1"}}, {}).find("no .jpg, .jpeg or .png member"), std::string::npos);
   EXPECT_NE(refusal({{"a.jpg", image}, {"a.json", "{"}}, {}).find("no valid JSON"),
             std::string::npos);

@@ -23,16 +23,19 @@ constexpr double kStartSeconds = 3;  // process start, data set, model
 constexpr double kBytesPerParameter = 4;
 constexpr double kTrainingCopies = 3;  // weights and the two moments of AdamW in a checkpoint
 
-/// Multiply-accumulates of a run whose methods save nothing: backward costs two forwards.
+/// Multiply-accumulates of a run whose methods save nothing: backward costs two forwards, a teacher
+/// sees every training image once.
 double work_of(const ResolvedRun& run) {
-  const double train_images =
-      static_cast<double>(run.total_steps) *
-      static_cast<double>(run.spec.at("training").at("global_batch").get<std::int64_t>());
-  const double epochs = run.steps_per_epoch > 0 ? static_cast<double>(run.total_steps) /
-                                                      static_cast<double>(run.steps_per_epoch)
-                                                : 0;
+  const auto& training = run.spec.at("training");
+  const double train_images = static_cast<double>(run.total_steps) *
+                              static_cast<double>(training.at("global_batch").get<std::int64_t>());
+  const auto steps_between = static_cast<double>(run.steps_per_epoch) *
+                             static_cast<double>(training.value("evaluate_every", 1));
+  const double evaluations =
+      1 + (steps_between > 0 ? std::ceil(static_cast<double>(run.total_steps) / steps_between) : 0);
   return static_cast<double>(run.base_macs) *
-         (3 * train_images + (epochs + 1) * static_cast<double>(run.test_size));
+             (3 * train_images + evaluations * static_cast<double>(run.test_size)) +
+         static_cast<double>(run.teacher_macs) * train_images;
 }
 
 double guessed_speed(const Launch& launch) {

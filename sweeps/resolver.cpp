@@ -79,6 +79,7 @@ ResolvedRun parse_run(const json& entry) {
   run.teacher_file = entry.value("teacher_file", "");
   run.base_params = entry.at("base_params").get<std::int64_t>();
   run.base_macs = entry.at("base_macs").get<std::int64_t>();
+  run.teacher_macs = entry.value("teacher_macs", std::int64_t{0});
   for (const json& note : entry.value("semantics_notes", json::array())) {
     run.notes.push_back(note.get<std::string>());
   }

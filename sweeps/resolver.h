@@ -33,12 +33,13 @@ struct ResolvedRun {
   std::string dataset, split;
   std::int64_t train_size = 0, test_size = 0;
   std::int64_t steps_per_epoch = 0, total_steps = 0;
-  std::int64_t images_seen = 0;     ///< over the lineage
+  std::int64_t images_seen = 0;        ///< over the lineage
   std::filesystem::path init_file;     ///< start weights; empty without
   std::filesystem::path teacher_file;  ///< weights of a teacher that is no run; empty without
-  std::int64_t base_params = 0;     ///< of the model before any method
-  std::int64_t base_macs = 0;       ///< multiply-accumulates of one image, the same way
-  std::vector<std::string> notes;   ///< labels of reconstructions
+  std::int64_t base_params = 0;        ///< of the model before any method
+  std::int64_t base_macs = 0;          ///< multiply-accumulates of one image, the same way
+  std::int64_t teacher_macs = 0;       ///< of its teacher, the same way; 0 without one
+  std::vector<std::string> notes;      ///< labels of reconstructions
 };
 
 /// Resolves all drafts by one call of `ablate-train resolve`. The answer is kept under OUT/.cache,

@@ -12,6 +12,7 @@
 #include "runner/core/error.h"
 #include "runner/measure/mac_counter.h"
 #include "runner/train/finals.h"
+#include "runner/train/teacher.h"
 #include "runner/worker/data_options.h"
 #include "runner/worker/verb.h"
 
@@ -46,9 +47,8 @@ json notes_json(const RunSpec& spec) {
 /// Cost of base models, before any method; each is built and run once.
 class BaseCosts {
  public:
-  const ModelCost& of(const ResolvedRun& run) {
-    const Structure structure{
-        .model = run.spec.model, .classes = run.classes, .bn_group = 0, .edits = {}};
+  const ModelCost& of(const Component& model_part, std::int64_t classes) {
+    const Structure structure{.model = model_part, .classes = classes, .bn_group = 0, .edits = {}};
     const auto [place, is_new] = costs_.try_emplace(structure.to_json().dump());
     if (is_new) {
       const auto model = build_base_model(structure);
@@ -64,7 +64,7 @@ class BaseCosts {
   std::map<std::string, ModelCost> costs_;
 };
 
-json answer_json(const ResolvedRun& run, const ModelCost& base) {
+json answer_json(const ResolvedRun& run, const ModelCost& base, std::int64_t teacher_macs) {
   const RunSpec& spec = run.spec;
   json parents = json::array();
   for (const Parent& parent : spec.parents) {
@@ -89,6 +89,7 @@ json answer_json(const ResolvedRun& run, const ModelCost& base) {
           {"teacher_file", run.teacher_file.string()},
           {"base_params", base.parameters},
           {"base_macs", base.macs},
+          {"teacher_macs", teacher_macs},
           {"semantics_notes", notes_json(spec)}};
 }
 
@@ -110,13 +111,23 @@ class BatchResolver {
       }
       resolved_.back() = resolve_run(Value::from_annotated_json(draft.at("spec")), parents, roots_,
                                      draft.value("ranks", 1), &opened_);
-      return answer_json(*resolved_.back(), costs_.of(*resolved_.back()));
+      const ResolvedRun& run = *resolved_.back();
+      return answer_json(run, costs_.of(run.spec.model, run.classes), teacher_macs(run, parents));
     } catch (const Error& error) {
       return fail(error.what());
     }
   }
 
  private:
+  /// Of one image through the teacher as it was before any method; 0 without one.
+  std::int64_t teacher_macs(const ResolvedRun& run, const std::vector<DraftParent>& parents) {
+    for (const DraftParent& parent : parents) {
+      if (parent.role == "teacher") return costs_.of(parent.run->spec.model, run.classes).macs;
+    }
+    const auto file = teacher_file_of(run.spec);
+    return file ? costs_.of(file->model, run.classes).macs : 0;
+  }
+
   json fail(const std::string& message) {
     errors_.back() = message;
     return {{"error", message}};

@@ -14,16 +14,17 @@ CrossWindowAttention::CrossWindowAttention(std::int64_t dim, std::int64_t num_he
     : qkv(register_module("qkv", std::make_shared<Linear>(dim, 3 * dim))),
       proj(register_module("proj", std::make_shared<Linear>(dim, dim))) {
   ABLATE_CHECK(num_heads > 0 && dim % num_heads == 0, dim, " channels, ", num_heads, " heads");
+  const MapSize map{map_side, map_side};
   if (stripe == map_side) {
-    add_branch(Windows(map_side), dim, num_heads, "");
+    add_branch({map, {0, 0}}, dim, num_heads, "");
   } else {
     ABLATE_CHECK(num_heads % 2 == 0, num_heads, " heads in two halves");
-    add_branch({map_side, map_side, stripe}, dim / 2, num_heads / 2, "0");
-    add_branch({map_side, stripe, map_side}, dim / 2, num_heads / 2, "1");
+    add_branch({map, {0, stripe}}, dim / 2, num_heads / 2, "0");
+    add_branch({map, {stripe, 0}}, dim / 2, num_heads / 2, "1");
   }
 }
 
-void CrossWindowAttention::add_branch(Windows stripes, std::int64_t dim, std::int64_t heads,
+void CrossWindowAttention::add_branch(AnyWindows stripes, std::int64_t dim, std::int64_t heads,
                                       const std::string& suffix) {
   const std::int64_t width = dim / heads;
   branches_.push_back(
@@ -38,10 +39,11 @@ at::Tensor CrossWindowAttention::forward(const at::Tensor& tokens, ForwardState&
   std::vector<at::Tensor> operands = split(ops::linear(tokens, *qkv, state)), mixed;
   for (std::size_t i = 0; i < branches_.size(); ++i) {
     Branch& branch = branches_[i];
+    Windows& stripes = branch.stripes.of(tokens.size(1), state.map_height);
     const at::Tensor packed =
-        gate_packed_queries(branch.stripes.cut(operands[i]).flatten(2), branch.query_key, state);
+        gate_packed_queries(stripes.cut(operands[i]).flatten(2), branch.query_key, state);
     if (state.channel_observer) branch.show(packed, tokens.size(2), state);
-    mixed.push_back(branch.stripes.join(branch.attend(packed, state)));
+    mixed.push_back(stripes.join(branch.attend(packed, stripes.height(), state)));
   }
   return ops::linear(mixed.size() == 1 ? mixed[0] : at::cat(mixed, 2), *proj, state,
                      ops::BiasGradient::Consumer);
@@ -71,9 +73,10 @@ ops::AttentionHeads CrossWindowAttention::Branch::heads() const {
           .scale_width = query_key.born_width};
 }
 
-at::Tensor CrossWindowAttention::Branch::attend(const at::Tensor& packed, ForwardState& state) {
+at::Tensor CrossWindowAttention::Branch::attend(const at::Tensor& packed, std::int64_t height,
+                                                ForwardState& state) {
   const at::Tensor values = packed.narrow(2, 2 * query_key.channels(), value.channels());
-  const at::Tensor local = ops::depthwise_conv(values, *get_v, stripes.height());
+  const at::Tensor local = ops::depthwise_conv(values, *get_v, height);
   return pass_channels(ops::attention(packed, heads(), {}, state) + local, value, state);
 }
 
@@ -85,7 +88,7 @@ void CrossWindowAttention::Branch::show(const at::Tensor& packed, std::int64_t d
   observe_channels(packed.narrow(2, queries, queries), query_key, ChannelOperand::Key, state);
   const auto rows = static_cast<double>(packed.size(0) * packed.size(1));
   // Two projections, and the product with each token of the stripe.
-  const double macs = rows * static_cast<double>(2 * dim + stripes.area());
+  const double macs = rows * static_cast<double>(2 * dim + stripes.born().area());
   spend_on_channels(query_key, macs, state);
   spend_on_channels(value, macs + rows * static_cast<double>(get_v->weight[0].numel()), state);
 }

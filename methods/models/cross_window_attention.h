@@ -22,7 +22,6 @@ struct AttentionHeads;
 /// kind of stripe, get_v0, get_v1. Channel groups: "qk" and "v", or "qk0", "v0", "qk1", "v1".
 class CrossWindowAttention final : public TokenMixer {
  public:
-  /// `stripe` must divide the side of the map.
   CrossWindowAttention(std::int64_t dim, std::int64_t num_heads, std::int64_t map_side,
                        std::int64_t stripe);
 
@@ -42,12 +41,12 @@ class CrossWindowAttention final : public TokenMixer {
  private:
   /// Heads that look along the same stripes.
   struct Branch {
-    Windows stripes;
+    AnyWindows stripes;
     std::shared_ptr<Conv2d> get_v;
     ChannelGroup query_key, value;
 
     ops::AttentionHeads heads() const;
-    at::Tensor attend(const at::Tensor& packed, ForwardState& state);
+    at::Tensor attend(const at::Tensor& packed, std::int64_t height, ForwardState& state);
     void show(const at::Tensor& packed, std::int64_t dim, ForwardState& state) const;
   };
   /// Channels of a group among the rows of qkv, or the columns of proj.
@@ -56,7 +55,8 @@ class CrossWindowAttention final : public TokenMixer {
     std::int64_t offset;
   };
 
-  void add_branch(Windows stripes, std::int64_t dim, std::int64_t heads, const std::string& suffix);
+  void add_branch(AnyWindows stripes, std::int64_t dim, std::int64_t heads,
+                  const std::string& suffix);
   std::vector<at::Tensor> split(const at::Tensor& packed) const;
   std::vector<Range> ranges_of(std::initializer_list<ChannelGroup Branch::*> parts) const;
   std::vector<Range> rows() const;

@@ -33,7 +33,8 @@ class ConvEmbed final : public StageEntry {
         norm(register_module("norm", std::make_shared<LayerNorm>(out, kNormEps))) {}
 
   at::Tensor forward(const at::Tensor& x, ForwardState& state) override {
-    const at::Tensor map = ops::as_activation(x.dim() == 4 ? x : ops::map_of(x), state);
+    const at::Tensor map = ops::as_activation(
+        x.dim() == 4 ? x : ops::map_of(x, proj->stride() * state.map_height), state);
     return norm->forward(ops::as_stream(ops::map_conv(map, *proj), state));
   }
 
@@ -124,11 +125,6 @@ void check_stripes(Params& params, const Shape& shape) {
   for (std::size_t i = 0; i < shape.stages(); ++i) {
     if (shape.linear(i)) continue;
     const std::int64_t stripe = shape.stripe_at(i), side = shape.side(i);
-    if (side % stripe != 0) {
-      params.fail(
-          params.has("stripes") ? "stripes" : "image_size",
-          cat("stripes of ", stripe, " do not divide the map of side ", side, " in stage ", i + 1));
-    }
     if (stripe < side && shape.heads[i] % 2 != 0) {
       params.fail("num_heads", cat(shape.heads[i], " heads cannot look along two directions"));
     }

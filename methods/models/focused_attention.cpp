@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "methods/models/backbone.h"
 #include "methods/models/ops_grid.h"
 #include "methods/models/packed_rows.h"
 #include "runner/core/error.h"
@@ -14,9 +15,8 @@ std::shared_ptr<Conv2d> depthwise(std::int64_t channels, std::int64_t kernel) {
   return std::make_shared<Conv2d>(channels, channels, kernel, 1, kernel / 2, true, channels);
 }
 
-Windows windows_of(const FocusedAttentionOptions& options) {
-  const std::int64_t side = options.window > 0 ? options.window : options.map_side;
-  return {options.map_side, side, side, options.shift};
+AnyWindows windows_of(const FocusedAttentionOptions& options) {
+  return {{options.map_side, options.map_side}, {options.window, options.window}, options.shift};
 }
 
 }  // namespace
@@ -45,45 +45,52 @@ FocusedLinearAttention::FocusedLinearAttention(const FocusedAttentionOptions& o)
       windows_(windows_of(o)) {
   ABLATE_CHECK(o.num_heads > 0 && o.dim % o.num_heads == 0, o.dim, " channels, ", o.num_heads,
                " heads");
-  ABLATE_CHECK(o.prefix_tokens == 0 || windows_.count() == 1, "prefix tokens in windows");
+  ABLATE_CHECK(o.prefix_tokens == 0 || windows_.born().count() == 1, "prefix tokens in windows");
   const std::int64_t width = o.dim / o.num_heads;
   query_key_ = {"qk", ChannelRole::QueryKey, o.num_heads, width, width, true};
   value_ = {"v", ChannelRole::Value, o.num_heads, width, width, true};
   if (o.positional_encoding) {
     positional_encoding = register_parameter(
-        "positional_encoding", at::empty({1, o.prefix_tokens + windows_.area(), o.dim}));
+        "positional_encoding", at::empty({1, o.prefix_tokens + windows_.born().area(), o.dim}));
   }
   if (o.dwc_kernel > 0) dwc = register_module("dwc", depthwise(width, o.dwc_kernel));
   if (o.local_encoding) get_v = register_module("get_v", depthwise(o.dim, 3));
 }
 
 at::Tensor FocusedLinearAttention::forward(const at::Tensor& tokens, ForwardState& state) {
-  const bool whole = windows_.count() == 1 && windows_.shift() == 0;
-  const at::Tensor packed = ops::linear(whole ? tokens : windows_.cut(tokens), *qkv, state);
+  Windows& windows = windows_.of(tokens.size(1) - prefix_tokens_, state.map_height);
+  const bool whole = windows.whole();
+  const at::Tensor packed = ops::linear(whole ? tokens : windows.cut(tokens), *qkv, state);
   spend(packed.size(0) * packed.size(1), state);
-  const at::Tensor passed = pass_channels(attend(packed, state), value_, state);
-  return ops::linear(whole ? passed : windows_.join(passed), *proj, state,
+  const at::Tensor passed = pass_channels(attend(packed, windows, state), value_, state);
+  return ops::linear(whole ? passed : windows.join(passed), *proj, state,
                      ops::BiasGradient::Consumer);
 }
 
 /// Nobody looks at the operands or changes them, and the kernels know their sizes.
-bool FocusedLinearAttention::fusable(ForwardState& state) const {
+bool FocusedLinearAttention::fusable(const Windows& windows, ForwardState& state) const {
   std::int64_t side = 0;
   for (const auto* conv : {dwc.get(), get_v.get()}) {
     if (conv) side = std::max(side, conv->weight.size(2));
   }
-  return focusing_factor_ == 3 && !query_key_.cut() && !value_.cut() &&
-         ops::focused_attention_fusable(query_key_.width, side, state) &&
+  return focusing_factor_ == 3 && windows.height() == windows.width() && !query_key_.cut() &&
+         !value_.cut() && ops::focused_attention_fusable(query_key_.width, side, state) &&
          !channel_gate(query_key_, state).defined() && !state.channel_observer;
 }
 
-at::Tensor FocusedLinearAttention::attend_fused(const at::Tensor& packed,
+/// Added to the keys of a window; undefined: nothing.
+at::Tensor FocusedLinearAttention::positions(const Windows& windows) const {
+  if (!positional_encoding.defined()) return {};
+  return positions_of_map(positional_encoding, prefix_tokens_, windows.height(), windows.width());
+}
+
+at::Tensor FocusedLinearAttention::attend_fused(const at::Tensor& packed, const Windows& windows,
                                                 ForwardState& state) const {
   const auto [kernel, bias] = joint_kernel();
   return ops::focused_attention(packed,
                                 {.heads = value_.heads,
                                  .prefix_tokens = prefix_tokens_,
-                                 .position = positional_encoding,
+                                 .position = positions(windows),
                                  .unit = at::softplus(scale),
                                  .kernel = kernel,
                                  .bias = bias},
@@ -105,28 +112,29 @@ std::pair<at::Tensor, at::Tensor> FocusedLinearAttention::joint_kernel() const {
           dwc->bias.repeat({shared}) + get_v->bias};
 }
 
-at::Tensor FocusedLinearAttention::attend(const at::Tensor& packed, ForwardState& state) const {
-  if (fusable(state)) return attend_fused(packed, state);
+at::Tensor FocusedLinearAttention::attend(const at::Tensor& packed, const Windows& windows,
+                                          ForwardState& state) const {
+  if (fusable(windows, state)) return attend_fused(packed, windows, state);
   const std::int64_t queries = query_key_.channels();
   const auto parts = packed.split_with_sizes({queries, queries, value_.channels()}, 2);
   const at::Tensor unit = at::softplus(scale), gate = channel_gate(query_key_, state);
-  const at::Tensor placed =
-      positional_encoding.defined() ? parts[1] + ops::like(positional_encoding, packed) : parts[1];
+  const at::Tensor place = positions(windows);
+  const at::Tensor placed = place.defined() ? parts[1] + ops::like(place, packed) : parts[1];
   const at::Tensor q = ops::focus(parts[0], unit, gate, focusing_factor_);
   const at::Tensor k = ops::focus(placed, unit, gate, focusing_factor_);
   observe_channels(q, query_key_, ChannelOperand::Query, state);
   observe_channels(k, query_key_, ChannelOperand::Key, state);
-  return convolve(parts[2], ops::linear_attention(q, k, parts[2], value_.heads));
+  return convolve(parts[2], ops::linear_attention(q, k, parts[2], value_.heads), windows.height());
 }
 
 /// Adds the convolutions of the values to what attention has mixed.
-at::Tensor FocusedLinearAttention::convolve(const at::Tensor& values,
-                                            const at::Tensor& mixed) const {
+at::Tensor FocusedLinearAttention::convolve(const at::Tensor& values, const at::Tensor& mixed,
+                                            std::int64_t height) const {
   at::Tensor sum = mixed;
   const at::Tensor map = values.slice(1, prefix_tokens_);
   for (const auto* conv : {dwc.get(), get_v.get()}) {
     if (!conv) continue;
-    const at::Tensor local = ops::depthwise_conv(map, *conv);
+    const at::Tensor local = ops::depthwise_conv(map, *conv, height);
     sum =
         sum + (prefix_tokens_ > 0 ? at::constant_pad_nd(local, {0, 0, prefix_tokens_, 0}) : local);
   }
@@ -136,8 +144,8 @@ at::Tensor FocusedLinearAttention::convolve(const at::Tensor& values,
 void FocusedLinearAttention::spend(std::int64_t rows, ForwardState& state) const {
   const auto all = static_cast<double>(rows);
   const auto width = static_cast<double>(qkv->weight.size(1));
-  const double places = all * static_cast<double>(windows_.area()) /
-                        static_cast<double>(windows_.area() + prefix_tokens_);
+  const double places = all * static_cast<double>(windows_.born().area()) /
+                        static_cast<double>(windows_.born().area() + prefix_tokens_);
   double kernels = 0.0;
   for (const auto* conv : {dwc.get(), get_v.get()}) {
     if (conv) kernels += static_cast<double>(conv->weight[0].numel());

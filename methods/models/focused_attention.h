@@ -32,7 +32,8 @@ void read_focus(Params& params, FocusedAttentionOptions& options);
 ///   o = f(q) (f(k + positional_encoding)^T v) / normaliser + dwc(v),  f: ops::focus
 ///
 /// with focus in units of softplus(scale). dwc has one kernel for each channel of a head, which the
-/// heads share until channels are cut. Shifted windows are not masked. Channel groups: "qk", "v".
+/// heads share until channels are cut. Shifted windows are not masked. Positions of a map of
+/// another size are interpolated, a reconstruction. Channel groups: "qk", "v".
 class FocusedLinearAttention final : public TokenMixer {
  public:
   explicit FocusedLinearAttention(const FocusedAttentionOptions& options);
@@ -55,16 +56,18 @@ class FocusedLinearAttention final : public TokenMixer {
   at::Tensor positional_encoding, scale;
 
  private:
-  at::Tensor attend(const at::Tensor& packed, ForwardState& state) const;
-  bool fusable(ForwardState& state) const;
-  at::Tensor attend_fused(const at::Tensor& packed, ForwardState& state) const;
+  at::Tensor attend(const at::Tensor& packed, const Windows& windows, ForwardState& state) const;
+  at::Tensor positions(const Windows& windows) const;
+  bool fusable(const Windows& windows, ForwardState& state) const;
+  at::Tensor attend_fused(const at::Tensor& packed, const Windows& windows,
+                          ForwardState& state) const;
   std::pair<at::Tensor, at::Tensor> joint_kernel() const;
-  at::Tensor convolve(const at::Tensor& values, const at::Tensor& mixed) const;
+  at::Tensor convolve(const at::Tensor& values, const at::Tensor& mixed, std::int64_t height) const;
   void spend(std::int64_t rows, ForwardState& state) const;
   void keep_convolutions(const std::vector<std::int64_t>& kept, ParameterSlicer& slicer);
 
   std::int64_t prefix_tokens_, focusing_factor_;
-  Windows windows_;
+  AnyWindows windows_;
   ChannelGroup query_key_, value_;
 };
 

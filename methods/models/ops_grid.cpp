@@ -41,13 +41,13 @@ at::Tensor tokens_of(const at::Tensor& map) { return map.permute({0, 2, 3, 1}).f
 
 at::Tensor patch_conv(const at::Tensor& map, const Conv2d& conv) {
   const std::int64_t batch = map.size(0), channels = map.size(1), patch = conv.stride(),
-                     side = map.size(2) / patch;
-  ABLATE_CHECK(side * patch == map.size(2) && map.size(3) == map.size(2) && conv.padding() == 0,
+                     rows = map.size(2) / patch, columns = map.size(3) / patch;
+  ABLATE_CHECK(rows * patch == map.size(2) && columns * patch == map.size(3) && conv.padding() == 0,
                "patches of side ", patch, " in a map of ", map.sizes());
   // Channels last within a patch: that is how tokens have them.
-  const at::Tensor patches = map.reshape({batch, channels, side, patch, side, patch})
+  const at::Tensor patches = map.reshape({batch, channels, rows, patch, columns, patch})
                                  .permute({0, 2, 4, 3, 5, 1})
-                                 .reshape({batch, side * side, patch * patch * channels});
+                                 .reshape({batch, rows * columns, patch * patch * channels});
   const at::Tensor weight = like(conv.weight, map).permute({0, 2, 3, 1}).flatten(1);
   return ablate::linear(patches, weight, like(conv.bias, map));
 }
@@ -68,11 +68,13 @@ at::Tensor depthwise_conv(const at::Tensor& tokens, const Conv2d& conv, std::int
       at::conv2d(map_of(tokens, height), weight, bias, conv.stride(), conv.padding(), 1, channels));
 }
 
-at::Tensor merge_neighbours(const at::Tensor& tokens) {
-  const std::int64_t batch = tokens.size(0), channels = tokens.size(2), half = side_of(tokens) / 2;
-  return tokens.view({batch, half, 2, half, 2, channels})
+at::Tensor merge_neighbours(const at::Tensor& tokens, std::int64_t height) {
+  if (height == 0) height = side_of(tokens);
+  const std::int64_t batch = tokens.size(0), width = tokens.size(1) / height,
+                     channels = tokens.size(2);
+  return tokens.view({batch, height / 2, 2, width / 2, 2, channels})
       .permute({0, 1, 3, 4, 2, 5})
-      .reshape({batch, half * half, 4 * channels});
+      .reshape({batch, height / 2 * (width / 2), 4 * channels});
 }
 
 at::Tensor window_attention(const at::Tensor& qkv, const AttentionHeads& heads,

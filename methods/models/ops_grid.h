@@ -4,7 +4,7 @@
 
 #include "methods/models/ops.h"
 
-// Operations of models whose tokens (B, H W, C) are the places of a square map, row by row. One
+// Operations of models whose tokens (B, H W, C) are the places of a map, row by row. One
 // form of each, in ATen; with a FusedContext its activations are bfloat16, its residual stream
 // float, and the parameters used here are cast in passing.
 
@@ -34,8 +34,8 @@ at::Tensor map_conv(const at::Tensor& map, const Conv2d& conv);
 at::Tensor depthwise_conv(const at::Tensor& tokens, const Conv2d& conv, std::int64_t height = 0);
 
 /// Four neighbours side by side, (B, H W, C) -> (B, H W / 4, 4 C), in the order of (row, column)
-/// parity (0, 0), (1, 0), (0, 1), (1, 1).
-at::Tensor merge_neighbours(const at::Tensor& tokens);
+/// parity (0, 0), (1, 0), (0, 1), (1, 1). Maps as in map_of().
+at::Tensor merge_neighbours(const at::Tensor& tokens, std::int64_t height = 0);
 
 /// Softmax attention in windows, packed rows (windows, N, ..) as for attention(): with logits
 /// q.k / sqrt(d) + bias. bias (1 or windows of an image, H, N, N), with a gradient.

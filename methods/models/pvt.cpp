@@ -48,11 +48,15 @@ class PvtEntry final : public StageEntry {
         class_token_(std::move(class_token)) {}
 
   at::Tensor forward(const at::Tensor& x, ForwardState& state) override {
-    const at::Tensor map = ops::as_activation(x.dim() == 4 ? x : ops::map_of(x), state);
+    const std::int64_t patch = embed_->proj->stride();
+    const at::Tensor map =
+        ops::as_activation(x.dim() == 4 ? x : ops::map_of(x, patch * state.map_height), state);
     const at::Tensor projected = ops::patch_conv(map, *embed_->proj);
     const at::Tensor tokens = embed_->norm->forward(ops::as_stream(projected, state));
-    if (!class_token_.defined()) return tokens + position_;
-    return at::cat({class_token_.expand({x.size(0), -1, -1}), tokens}, 1) + position_;
+    const at::Tensor position = positions_of_map(position_, class_token_.defined() ? 1 : 0,
+                                                 map.size(2) / patch, map.size(3) / patch);
+    if (!class_token_.defined()) return tokens + position;
+    return at::cat({class_token_.expand({x.size(0), -1, -1}), tokens}, 1) + position;
   }
 
  private:
@@ -65,7 +69,9 @@ class PyramidVisionTransformer final : public StagedTransformer {
   PyramidVisionTransformer(const Shape& shape, const ModelContext& context);
 
   std::vector<std::string> head_names() const override { return {"head"}; }
-  std::vector<std::string> classifier_names() const override { return {"norm.", "head."}; }
+  std::vector<std::string> classifier_names() const override {
+    return {"norm.", "head.", "cls_token"};
+  }
   LayerNorm* final_norm() override { return norm_.get(); }
   std::vector<std::string> no_weight_decay() const override;
 

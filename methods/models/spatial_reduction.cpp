@@ -33,7 +33,7 @@ SpatialReductionAttention::SpatialReductionAttention(std::int64_t dim, std::int6
 
 at::Tensor SpatialReductionAttention::reduce(const at::Tensor& tokens, ForwardState& state) const {
   if (!sr) return tokens;
-  const at::Tensor patches = ops::patch_conv(ops::map_of(tokens), *sr);
+  const at::Tensor patches = ops::patch_conv(ops::map_of(tokens, state.map_height), *sr);
   return ops::as_activation(norm->forward(ops::as_stream(patches, state)), state);
 }
 

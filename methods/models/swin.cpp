@@ -54,7 +54,8 @@ class PatchMerging final : public StageEntry {
         reduction(register_module("reduction", std::make_shared<Linear>(4 * in, out, false))) {}
 
   at::Tensor forward(const at::Tensor& tokens, ForwardState& state) override {
-    const auto [x, y] = ops::join_and_norm({ops::merge_neighbours(tokens)}, *norm, state);
+    const auto [x, y] =
+        ops::join_and_norm({ops::merge_neighbours(tokens, 2 * state.map_height)}, *norm, state);
     return ops::as_stream(ops::linear(y, *reduction, state), state);
   }
 
@@ -186,16 +187,6 @@ constexpr std::string_view kExample =
     "image_size = 16\npatch_size = 2\nembed_dims = [16, 32]\ndepths = [2, 1]\nnum_heads = [2, 4]\n"
     "attention = 'SL'\nwindow = 4\ndrop_path = 0.1\n";
 
-/// Sides of windows must divide those of maps.
-void check_windows(Params& params, const Shape& shape) {
-  for (std::size_t i = 0; i < shape.stages(); ++i) {
-    if (shape.side(i) % shape.window_at(i) == 0) continue;
-    params.fail(shape.linear(i) ? "linear_window" : "window",
-                cat(shape.window_at(i), " does not divide the map of side ", shape.side(i),
-                    " in stage ", i + 1));
-  }
-}
-
 ModelBuilder configure(std::string_view name, Params& params) {
   const auto found = std::ranges::find(variants(), name, &Variant::name);
   ABLATE_CHECK(found != variants().end(), name);
@@ -211,7 +202,6 @@ ModelBuilder configure(std::string_view name, Params& params) {
         params.integer("linear_window", shape.linear_window, 1, 4096,
                        "side of the windows of linear attention, at most that of the map");
   }
-  check_windows(params, shape);
   return [shape](const ModelContext& context) -> std::shared_ptr<Model> {
     return std::make_shared<SwinTransformer>(shape, context);
   };

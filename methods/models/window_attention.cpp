@@ -12,7 +12,7 @@ WindowAttention::WindowAttention(const WindowAttentionOptions& o)
       relative_position_bias_table(
           register_parameter("relative_position_bias_table",
                              at::empty({(2 * o.window - 1) * (2 * o.window - 1), o.num_heads}))),
-      windows_(o.map_side, o.window, o.window, o.shift) {
+      windows_({o.map_side, o.map_side}, {o.window, o.window}, o.shift) {
   ABLATE_CHECK(o.num_heads > 0 && o.dim % o.num_heads == 0, o.dim, " channels, ", o.num_heads,
                " heads");
   const std::int64_t width = o.dim / o.num_heads;
@@ -20,27 +20,28 @@ WindowAttention::WindowAttention(const WindowAttentionOptions& o)
   value_ = {"v", ChannelRole::Value, o.num_heads, width, width};
 }
 
-at::Tensor WindowAttention::bias() {
-  const std::int64_t side = windows_.height(), area = windows_.area(), heads = value_.heads;
+at::Tensor WindowAttention::bias(Windows& windows) const {
+  const std::int64_t side = windows.height(), area = windows.area(), heads = value_.heads;
   // Row y - y' + side - 1 and column x - x' + side - 1 of the table, as views of it: a gather would
   // add gradients up in any order.
   const at::Tensor table = relative_position_bias_table.view({2 * side - 1, 2 * side - 1, heads});
   const at::Tensor places = table.unfold(0, side, 1).unfold(1, side, 1).flip({3, 4});
   const at::Tensor relative = places.permute({2, 0, 1, 3, 4}).reshape({1, heads, area, area});
-  const at::Tensor mask = windows_.mask(relative.options());
+  const at::Tensor mask = windows.mask(relative.options());
   return mask.defined() ? relative + mask.unsqueeze(1) : relative;
 }
 
 at::Tensor WindowAttention::forward(const at::Tensor& tokens, ForwardState& state) {
+  Windows& windows = windows_.of(tokens.size(1), state.map_height);
   const at::Tensor packed =
-      gate_packed_queries(ops::linear(windows_.cut(tokens), *qkv, state), query_key_, state);
+      gate_packed_queries(ops::linear(windows.cut(tokens), *qkv, state), query_key_, state);
   if (state.channel_observer) show(packed, state);
   const ops::AttentionHeads heads{.count = value_.heads,
                                   .query_width = query_key_.width,
                                   .value_width = value_.width,
                                   .scale_width = query_key_.born_width};
-  const at::Tensor mixed = ops::window_attention(packed, heads, bias());
-  return ops::linear(windows_.join(pass_channels(mixed, value_, state)), *proj, state,
+  const at::Tensor mixed = ops::window_attention(packed, heads, bias(windows));
+  return ops::linear(windows.join(pass_channels(mixed, value_, state)), *proj, state,
                      ops::BiasGradient::Consumer);
 }
 
@@ -51,7 +52,7 @@ void WindowAttention::show(const at::Tensor& packed, ForwardState& state) const 
   observe_channels(packed.narrow(2, queries, queries), query_key_, ChannelOperand::Key, state);
   // Two projections, and the product with each token of the window.
   const double macs = static_cast<double>(packed.size(0) * packed.size(1)) *
-                      static_cast<double>(2 * qkv->weight.size(1) + windows_.area());
+                      static_cast<double>(2 * qkv->weight.size(1) + windows_.born().area());
   spend_on_channels(query_key_, macs, state);
   spend_on_channels(value_, macs, state);
 }

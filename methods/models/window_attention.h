@@ -12,7 +12,7 @@ struct WindowAttentionOptions {
   std::int64_t dim = 0;
   std::int64_t num_heads = 0;  ///< must divide dim
   std::int64_t map_side = 0;   ///< tokens are a square map
-  std::int64_t window = 0;     ///< side of windows, which must divide map_side
+  std::int64_t window = 0;     ///< side of windows
   std::int64_t shift = 0;      ///< of windows
 };
 
@@ -27,8 +27,9 @@ class WindowAttention final : public TokenMixer {
   /// Windows need the whole map, so nothing could be merged by keys.
   bool provides_keys() const override { return false; }
   void scale_output(double factor) override { proj->scale(factor); }
-  /// What is added to the logits of a window: (1 or windows, heads, w^2, w^2).
-  at::Tensor bias();
+  /// What is added to the logits of a window of a map of the born size: (1 or windows, heads, w^2,
+  /// w^2).
+  at::Tensor bias() { return bias(windows_.born()); }
 
   std::vector<ChannelGroup*> channel_groups() override { return {&query_key_, &value_}; }
   std::vector<at::Tensor> writers(const ChannelGroup& group) const override;
@@ -40,9 +41,10 @@ class WindowAttention final : public TokenMixer {
   at::Tensor relative_position_bias_table;
 
  private:
+  at::Tensor bias(Windows& windows) const;
   void show(const at::Tensor& packed, ForwardState& state) const;
 
-  Windows windows_;
+  AnyWindows windows_;
   ChannelGroup query_key_, value_;
 };
 

@@ -1,5 +1,9 @@
 #include "methods/models/windows.h"
 
+#include <algorithm>
+#include <iterator>
+#include <vector>
+
 #include "runner/core/error.h"
 
 namespace ablate {
@@ -42,25 +46,52 @@ std::vector<std::int64_t> with_sizes(const at::Tensor& x, std::int64_t first, st
   return sizes;
 }
 
+std::int64_t filled(std::int64_t length, std::int64_t window) {
+  return (length + window - 1) / window * window;
+}
+
+/// Tokens (B, N, ..) of a map with zeros below and on the right.
+at::Tensor pad_tokens(const at::Tensor& tokens, const MapSize& map, const MapSize& padded) {
+  if (map == padded) return tokens;
+  std::vector<std::int64_t> margins(static_cast<std::size_t>(2 * (tokens.dim() - 2)), 0);
+  for (const std::int64_t margin :
+       {std::int64_t{0}, padded.width - map.width, std::int64_t{0}, padded.height - map.height}) {
+    margins.push_back(margin);
+  }
+  return at::constant_pad_nd(tokens.unflatten(1, {map.height, map.width}), margins).flatten(1, 2);
+}
+
+at::Tensor crop_tokens(const at::Tensor& tokens, const MapSize& padded, const MapSize& map) {
+  if (map == padded) return tokens;
+  return tokens.unflatten(1, {padded.height, padded.width})
+      .slice(1, 0, map.height)
+      .slice(2, 0, map.width)
+      .flatten(1, 2);
+}
+
 }  // namespace
 
-Windows::Windows(std::int64_t map_side, std::int64_t height, std::int64_t width, std::int64_t shift)
-    : map_side_(map_side), height_(height), width_(width), shift_(shift) {
-  ABLATE_CHECK(map_side % height == 0 && map_side % width == 0 && shift >= 0 && shift < map_side,
-               "windows of ", height, " x ", width, " shifted by ", shift, " on a map of side ",
-               map_side);
-  if (width == map_side && shift == 0) return;
-  std::vector<std::int64_t> order, inverse(static_cast<std::size_t>(map_side * map_side)), parts;
-  for (std::int64_t window = 0; window < count(); ++window) {
-    const std::int64_t columns = map_side / width;
+Windows::Windows(MapSize map, MapSize window, std::int64_t shift)
+    : map_(map),
+      window_(window),
+      padded_{filled(map.height, window.height), filled(map.width, window.width)},
+      shift_(shift) {
+  ABLATE_CHECK(window.places() > 0 && shift >= 0 && shift < std::min(map.height, map.width),
+               "windows of ", window.height, " x ", window.width, " shifted by ", shift,
+               " on a map of ", map.height, " x ", map.width);
+  if (window.width == padded_.width && shift == 0) return;
+  std::vector<std::int64_t> order, inverse(static_cast<std::size_t>(padded_.places())), parts;
+  const std::int64_t columns = padded_.width / window.width;
+  for (std::int64_t number = 0; number < count(); ++number) {
     for (std::int64_t token = 0; token < area(); ++token) {
-      const std::int64_t y = window / columns * height + token / width,
-                         x = window % columns * width + token % width;
-      const std::int64_t place = (y + shift) % map_side * map_side + (x + shift) % map_side;
+      const std::int64_t y = number / columns * window.height + token / window.width,
+                         x = number % columns * window.width + token % window.width;
+      const std::int64_t place =
+          (y + shift) % padded_.height * padded_.width + (x + shift) % padded_.width;
       inverse[static_cast<std::size_t>(place)] = static_cast<std::int64_t>(order.size());
       order.push_back(place);
-      parts.push_back(3 * part_along(y, map_side, height, shift) +
-                      part_along(x, map_side, width, shift));
+      parts.push_back(3 * part_along(y, padded_.height, window.height, shift) +
+                      part_along(x, padded_.width, window.width, shift));
     }
   }
   order_ = DeviceConstant(at::tensor(order, at::kLong));
@@ -70,25 +101,56 @@ Windows::Windows(std::int64_t map_side, std::int64_t height, std::int64_t width,
 }
 
 at::Tensor Windows::cut(const at::Tensor& tokens) {
-  ABLATE_CHECK(tokens.size(1) == map_side_ * map_side_, tokens.sizes(), " on a map of side ",
-               map_side_);
-  at::Tensor picked = tokens;
+  ABLATE_CHECK(tokens.size(1) == map_.places(), tokens.sizes(), " on a map of ", map_.height, " x ",
+               map_.width);
+  at::Tensor picked = pad_tokens(tokens, map_, padded_);
   if (order_.defined()) {
-    picked = PickTokens::apply(tokens, order_.on(tokens.device()), inverse_.on(tokens.device()));
+    picked = PickTokens::apply(picked, order_.on(tokens.device()), inverse_.on(tokens.device()));
   }
   return count() == 1 ? picked : picked.view(with_sizes(picked, tokens.size(0) * count(), area()));
 }
 
 at::Tensor Windows::join(const at::Tensor& windows) {
   const std::int64_t batch = windows.size(0) / count();
-  const at::Tensor rows =
-      count() == 1 ? windows : windows.reshape(with_sizes(windows, batch, map_side_ * map_side_));
-  if (!order_.defined()) return rows;
-  return PickTokens::apply(rows, inverse_.on(rows.device()), order_.on(rows.device()));
+  at::Tensor rows =
+      count() == 1 ? windows : windows.reshape(with_sizes(windows, batch, padded_.places()));
+  if (order_.defined()) {
+    rows = PickTokens::apply(rows, inverse_.on(rows.device()), order_.on(rows.device()));
+  }
+  return crop_tokens(rows, padded_, map_);
 }
 
 at::Tensor Windows::mask(const at::TensorOptions& options) {
   return mask_.defined() ? mask_.on(options) : at::Tensor();
+}
+
+namespace {
+
+/// Evaluation meets images of many sizes, one after another.
+constexpr std::size_t kMostSizes = 3;
+
+MapSize with_whole_sides(const MapSize& window, const MapSize& map) {
+  return {window.height > 0 ? window.height : map.height,
+          window.width > 0 ? window.width : map.width};
+}
+
+}  // namespace
+
+AnyWindows::AnyWindows(MapSize born, MapSize window, std::int64_t shift)
+    : window_(window), shift_(shift) {
+  known_.emplace_back(born, with_whole_sides(window, born), shift);
+}
+
+Windows& AnyWindows::of(std::int64_t tokens, std::int64_t height) {
+  if (height == 0) return born();
+  const MapSize map{height, tokens / height};
+  for (Windows& windows : known_) {
+    if (windows.map() == map) return windows;
+  }
+  if (known_.size() == kMostSizes) known_.erase(std::next(known_.begin()));
+  // A map smaller than the shift has one window, and nowhere to move.
+  const std::int64_t shift = shift_ < std::min(map.height, map.width) ? shift_ : 0;
+  return known_.emplace_back(map, with_whole_sides(window_, map), shift);
 }
 
 }  // namespace ablate

@@ -96,7 +96,7 @@ TEST(WindowAttention, TokensApartGetNoWeightOfEachOther) {
   WindowAttention attention({6, 2, 8, 4, 2});
   scatter_parameters(attention);
   const at::Tensor weights = attention.bias().softmax(-1);
-  Windows windows(8, 4, 4, 2);
+  Windows windows({8, 8}, {4, 4}, 2);
   const at::Tensor apart = windows.mask(weights.options()).unsqueeze(1).expand_as(weights) < 0;
   EXPECT_LT(weights.masked_select(apart).max().item<double>(), 1e-30);
   EXPECT_GT(weights.masked_select(apart.logical_not()).min().item<double>(), 1e-4);
@@ -104,7 +104,7 @@ TEST(WindowAttention, TokensApartGetNoWeightOfEachOther) {
 
 TEST(Windows, AreCutAndJoinedBackWithTheirGradients) {
   for (const std::int64_t shift : {0, 1}) {
-    Windows windows(6, 2, 3, shift);
+    Windows windows({6, 6}, {2, 3}, shift);
     EXPECT_EQ(windows.count(), 6);
     const at::Tensor x = scattered_values({2, 36, 5}, 51).requires_grad_();
     const at::Tensor cut = windows.cut(x);

@@ -13,6 +13,10 @@ std::vector<std::int64_t> FeatureRequest::blocks_of(std::int64_t depth) const {
     throw SpecError(
         cat("model.out_indices: there is no block ", block, "; blocks are 0 to ", depth - 1));
   }
+  if (!blocks.empty() && blocks.back() + 1 != depth) {
+    throw SpecError(
+        cat("model.out_indices: nobody would read the last block; let it end with ", depth - 1));
+  }
   if (!blocks.empty()) return blocks;
   const auto after = [depth](std::int64_t part, std::int64_t parts) {
     return std::max<std::int64_t>(depth * part / parts, 1) - 1;

@@ -20,7 +20,7 @@ struct FeatureRequest {
     Last,      ///< after the last block
   };
   Taps taps = Taps::Quarters;
-  /// Of backbones with one stride: blocks instead of those, rising.
+  /// Of backbones with one stride: blocks instead of those, rising, the last one among them.
   std::vector<std::int64_t> blocks{};
   /// Of backbones with one stride: the final norm on what the last block gives.
   bool final_norm = false;

@@ -44,8 +44,11 @@ at::Tensor resize_bilinear(const at::Tensor& map, std::int64_t height, std::int6
 
 at::Tensor average_to(const at::Tensor& map, std::int64_t height, std::int64_t width) {
   if (!map.is_cuda()) return at::adaptive_avg_pool2d(map, {height, width});
-  return weigh_places(map, average_weights(map.size(2), height, map.options()),
-                      average_weights(map.size(3), width, map.options()));
+  // In half precision the weights of a cell would not sum up to 1.
+  const at::Tensor x = map.to(at::promote_types(map.scalar_type(), at::kFloat));
+  return weigh_places(x, average_weights(x.size(2), height, x.options()),
+                      average_weights(x.size(3), width, x.options()))
+      .to(map.scalar_type());
 }
 
 at::Tensor halve_by_max(const at::Tensor& map) {

@@ -182,9 +182,10 @@ std::vector<at::Tensor> VisionTransformer::features(const at::Tensor& images, Fo
       stream = {ops::join(stream, state)};
       state.tap(name, stream.base);
     }
-    if (std::ranges::find(taps_, static_cast<std::int64_t>(i)) == taps_.end()) continue;
-    maps.push_back(read(stream, i, state));
-    if (maps.size() == taps_.size()) break;
+    // Shallow models have blocks that are read twice.
+    for (const std::int64_t tap : taps_) {
+      if (tap == static_cast<std::int64_t>(i)) maps.push_back(read(stream, i, state));
+    }
   }
   state.forget_tokens();
   return maps;

@@ -4,6 +4,7 @@
 
 #include "distributed/communicator.h"
 #include "methods/models/ops.h"
+#include "methods/models/ops_resize.h"
 #include "methods/models/probe.h"
 #include "runner/core/error.h"
 
@@ -150,6 +151,24 @@ std::map<const ChannelGroup*, ChannelStatistics> channel_statistics(
   return statistics;
 }
 
+namespace {
+
+constexpr std::int64_t kUnlabelled = 255;
+
+/// Cross-entropy of one image, of a dense model the mean over its labelled pixels.
+at::Tensor label_loss(const at::Tensor& logits, const at::Tensor& label) {
+  if (logits.dim() == 2) {
+    return ops::cross_entropy(logits, {.labels = label, .other = {}, .mix = {}});
+  }
+  const at::Tensor scores = ops::resize_bilinear(logits, label.size(1), label.size(2));
+  const at::Tensor known = label != kUnlabelled;
+  const at::Tensor classes = (label.to(at::kLong) * known).unsqueeze(1);
+  const at::Tensor own = at::log_softmax(scores, 1).gather(1, classes).squeeze(1);
+  return -(own * known).sum() / known.sum().clamp_min(1);
+}
+
+}  // namespace
+
 std::map<const ChannelGroup*, at::Tensor> taylor_importance(TrainContext& context,
                                                             const std::vector<ChannelSite>& sites,
                                                             DecisionSplit split,
@@ -166,7 +185,7 @@ std::map<const ChannelGroup*, at::Tensor> taylor_importance(TrainContext& contex
     const at::AutoGradMode with_gradients(true);
     ForwardState state;
     for (std::size_t i = 0; i < sites.size(); ++i) state.channel_gates[sites[i].group] = gates[i];
-    const at::Tensor loss = ops::cross_entropy(model.forward(image, state), {.labels = label});
+    const at::Tensor loss = label_loss(model.forward(image, state), label);
     const auto gradients = torch::autograd::grad({loss}, gates);
     const at::NoGradGuard no_grad;
     for (std::size_t i = 0; i < sites.size(); ++i) {

@@ -50,7 +50,8 @@ class TrainContext {
   /// padding. Throws SpecError when the run has no holdout and one is asked for.
   using Visitor = std::function<void(const at::Tensor& images, const at::Tensor& weights)>;
   virtual void visit(DecisionSplit split, std::int64_t samples, const Visitor& visitor) = 0;
-  /// The same with labels (B) int64.
+  /// The same with labels (B) int64, or of dense sets label maps (B, H, W) of whole numbers, 255
+  /// where there is no label.
   using LabelledVisitor = std::function<void(const at::Tensor& images, const at::Tensor& labels,
                                              const at::Tensor& weights)>;
   virtual void visit_labelled(DecisionSplit split, std::int64_t samples,

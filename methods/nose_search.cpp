@@ -38,15 +38,24 @@ class SkippedBranches {
   std::vector<std::pair<Block*, ResidualGains>> restore_;
 };
 
+/// Of a dense model every place counts as a sample. A reconstruction: the paper speaks of
+/// classifiers.
+void add_rows(GaussianEntropy& statistics, const at::Tensor& output, const at::Tensor& weights) {
+  if (output.dim() == 2) return statistics.add(output, weights);
+  const std::int64_t places = output.size(2) * output.size(3);
+  statistics.add(output.permute({0, 2, 3, 1}).flatten(0, 2), weights.repeat_interleave(places));
+}
+
 double measure_entropy(TrainContext& context, const Selection& selection) {
   Model& model = context.surgeon().model();
   GaussianEntropy statistics;
   context.visit(
       selection.split, selection.samples, [&](const at::Tensor& images, const at::Tensor& weights) {
         ForwardState state;
-        statistics.add(selection.readout == Readout::Logits ? model.forward(images, state)
-                                                            : model.forward_features(images, state),
-                       weights);
+        add_rows(statistics,
+                 selection.readout == Readout::Logits ? model.forward(images, state)
+                                                      : model.forward_features(images, state),
+                 weights);
       });
   statistics.reduce(context.communicator(), model.parameters().front().device());
   return selection.readout == Readout::Logits ? statistics.entropy(true, 2.0)

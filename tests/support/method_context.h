@@ -34,11 +34,13 @@ class MethodContext final : public TrainContext {
     visited.emplace_back(split, samples);
     for (const auto& [images, weights] : batches) visitor(images, weights);
   }
-  /// The labels are 0, 1, .. below `classes`, over and over.
+  /// The labels are 0, 1, .. below `classes`, over and over; so are those of a dense set's pixels.
   void visit_labelled(DecisionSplit split, std::int64_t samples,
                       const LabelledVisitor& visitor) override {
     visit(split, samples, [&](const at::Tensor& images, const at::Tensor& weights) {
-      visitor(images, at::arange(images.size(0), at::kLong).remainder(classes), weights);
+      const std::int64_t pixels = dense ? images.size(2) * images.size(3) : 1;
+      const at::Tensor labels = at::arange(images.size(0) * pixels, at::kLong).remainder(classes);
+      visitor(images, dense ? labels.view({-1, images.size(2), images.size(3)}) : labels, weights);
     });
   }
   std::int64_t macs() override { return measure_cost(surgeon_.model()).macs; }
@@ -51,6 +53,7 @@ class MethodContext final : public TrainContext {
 
   std::int64_t now = 0, per_epoch = 1, length = 0;
   std::int64_t classes = 4;
+  bool dense = false;
   std::vector<std::pair<at::Tensor, at::Tensor>> batches;  ///< images, weights
   std::vector<std::pair<DecisionSplit, std::int64_t>> visited;
   std::map<std::string, std::vector<double>> metrics;

@@ -86,7 +86,8 @@ const std::vector<DrillCase>& drill_cases() {
        {},
        "lower launch.slurm.look_every; squeue, scontrol and sbatch have to say that they cannot "
        "reach the controller",
-       true}};
+       true,
+       "no answer; waited for"}};
   return cases;
 }
 
@@ -220,6 +221,9 @@ DrillVerdict Judge::judge(const std::string& struck_run) {
   for (const DrillRun& run : record_.runs) {
     if (&run == struck) continue;
     if (auto loss = find_loss(run)) return *std::move(loss);
+  }
+  if (record_.errors.find(drill_.says) == std::string::npos) {
+    return fail("nobody noticed it", drill_.fix);
   }
   for (const auto find :
        {&Judge::find_wrong_end, &Judge::find_wrong_name, &Judge::find_lost_steps}) {

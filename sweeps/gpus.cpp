@@ -1,6 +1,7 @@
 #include "sweeps/gpus.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -35,19 +36,25 @@ json ask(const Workspace& workspace) {
 
 }  // namespace
 
+GpuList list_gpus(const Workspace& workspace) {
+  const json answer = ask(workspace);
+  GpuList list{.gpus = {}, .why_none = answer.value("why_none", "")};
+  for (const json& found : answer.at("devices")) {
+    list.gpus.push_back({found.at("uuid").get<std::string>(),
+                         found.at("total_bytes").get<std::uint64_t>(),
+                         found.value("name", "CUDA device")});
+  }
+  return list;
+}
+
 std::vector<Gpu> find_gpus(const std::string& device, const Workspace& workspace) {
   if (device == "cpu" || (device == "auto" && !may_have_gpus())) return {};
-  const json answer = ask(workspace);
-  std::vector<Gpu> gpus;
-  for (const json& found : answer.at("devices")) {
-    gpus.push_back(
-        {found.at("uuid").get<std::string>(), found.at("total_bytes").get<std::uint64_t>()});
-  }
-  if (gpus.empty() && device == "cuda") {
+  GpuList list = list_gpus(workspace);
+  if (list.gpus.empty() && device == "cuda") {
     throw SpecError(cat("launch.device = \"cuda\", but ablate-train finds no CUDA device: ",
-                        answer.value("why_none", ""), "; accepted here: \"auto\", \"cpu\""));
+                        list.why_none, "; accepted here: \"auto\", \"cpu\""));
   }
-  return gpus;
+  return std::move(list.gpus);
 }
 
 std::vector<Place> gpu_places(const std::vector<Gpu>& gpus, int ranks) {

@@ -16,6 +16,7 @@
 #include "runner/core/error.h"
 #include "runner/core/files.h"
 #include "runner/core/process.h"
+#include "sweeps/gpus.h"
 
 namespace ablate::cli::doctor_command {
 namespace {
@@ -83,11 +84,36 @@ std::string find_nvcc() {
   return "";
 }
 
-void check_gpu(Findings& findings) {
-  const std::string gpus = gpu_names(), nvcc = find_nvcc();
-  findings.push_back({gpus.empty() ? Verdict::Note : Verdict::Good, "GPU",
-                      gpus.empty() ? "no NVIDIA device" : gpus,
-                      gpus.empty() ? "runs use the CPU" : ""});
+/// Devices that runs can use: "2 x NVIDIA H100 80GB HBM3, 79.2 GiB".
+std::string usable_gpus(const GpuList& list) {
+  std::map<std::string, int> counts;
+  for (const Gpu& gpu : list.gpus) {
+    ++counts[cat(gpu.name, ", ", human_bytes(static_cast<double>(gpu.bytes)))];
+  }
+  std::vector<std::string> parts;
+  for (const auto& [name, count] : counts) parts.push_back(cat(count, " x ", name));
+  return join(parts, "; ");
+}
+
+/// As ablate-train sees them, which is what counts; without it as the driver lists them.
+Finding find_gpu(const Workspace& workspace) {
+  const std::string driver = gpu_names();
+  std::string why = "ablate-train is not there";
+  try {
+    const GpuList list = list_gpus(workspace);
+    if (!list.gpus.empty()) return {Verdict::Good, "GPU", usable_gpus(list), ""};
+    why = list.why_none;
+  } catch (const Error& error) {
+    if (!workspace.train_program.empty()) why = error.what();
+  }
+  if (driver.empty()) return {Verdict::Note, "GPU", "no NVIDIA device", "runs use the CPU"};
+  return {Verdict::Note, "GPU", cat(driver, ", which runs cannot use: ", why),
+          "runs use the CPU; `ablate-train devices` tells more"};
+}
+
+void check_gpu(const Workspace& workspace, Findings& findings) {
+  const std::string nvcc = find_nvcc();
+  findings.push_back(find_gpu(workspace));
   findings.push_back(
       {nvcc.empty() ? Verdict::Note : Verdict::Good, "nvcc", nvcc.empty() ? "not found" : nvcc,
        nvcc.empty() ? "the CUDA part cannot be built here; runs on CPUs need none" : ""});
@@ -194,7 +220,7 @@ int run(const Options& options, const GlobalOptions& globals) {
   Findings findings;
   check_software(findings);
   check_train(workspace, findings);
-  check_gpu(findings);
+  check_gpu(workspace, findings);
   check_mpirun(findings);
   check_storage(workspace, findings);
   check_cores(findings);

@@ -37,7 +37,7 @@ TEST_F(Cli, EveryCommandHasHelpWithExamples) {
 TEST_F(Cli, AllCommandsOfTheDesignExist) {
   for (const char* name :
        {"sweep", "run", "status", "show", "table", "query", "export", "retry", "skip", "gc",
-        "ingest", "merge", "reindex", "list", "doctor", "completion", "analyse"}) {
+        "ingest", "merge", "reindex", "list", "doctor", "drill", "completion", "analyse"}) {
     EXPECT_TRUE(Registry<Command>::has(name)) << name;
   }
 }
@@ -324,6 +324,13 @@ TEST_F(Cli, DoctorNamesWhatItChecks) {
        {"SQLite", "ablate-train", "mpirun", "output folder", "cores", "GPU", "nvcc"}) {
     EXPECT_TRUE(has(doctor.output, part)) << part;
   }
+}
+
+TEST_F(Cli, DoctorShowsTheDevicesThatRunsCanUse) {
+  ProcessOptions options = test::ablate_process(folder_.path(), {"doctor"});
+  options.environment.emplace_back("FAKE_TRAIN_GPUS", "2");
+  const CapturedRun doctor = run_and_capture(options, {}, 120);
+  EXPECT_TRUE(has(doctor.output, "2 x Fake, 1.0 GiB")) << doctor.output;
 }
 
 TEST_F(Cli, CompletionNamesEveryCommand) {

@@ -356,7 +356,8 @@ int devices() {
   const char* count = std::getenv("FAKE_TRAIN_GPUS");
   json list = json::array();
   for (int i = 0; count != nullptr && i < std::stoi(count); ++i) {
-    list.push_back({{"index", i}, {"uuid", cat("GPU-", i)}, {"total_bytes", 1 << 30}});
+    list.push_back(
+        {{"index", i}, {"uuid", cat("GPU-", i)}, {"name", "Fake"}, {"total_bytes", 1 << 30}});
   }
   std::cout << json{{"devices", list}, {"why_none", "none is faked"}} << "\n";
   return 0;

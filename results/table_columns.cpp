@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "runner/core/text.h"
 
@@ -32,6 +33,8 @@ constexpr std::array<BenchFigure, 7> kFigures = {{
 
 constexpr std::array<std::string_view, 5> kCounts = {"params", "params_m", "macs", "gmacs",
                                                      "tokens_final"};
+
+constexpr const char* kMfu = "mfu";
 
 struct TimeColumn {
   std::string_view name, meaning;
@@ -72,6 +75,20 @@ bool find_metric(SQLite::Database& db, TableColumn& column) {
   }
   column.source = TableColumn::Source::Metric;
   column.metric_id = row.getColumn(0).getInt64();
+  return true;
+}
+
+/// What training logs every epoch under a name that says where it is from.
+bool find_mfu(SQLite::Database& db, TableColumn& column) {
+  if (column.data.name != kMfu) return false;
+  TableColumn logged;
+  logged.data.name = "train/mfu";
+  if (!find_metric(db, logged)) return false;
+  logged.data.name = kMfu;
+  logged.data.meaning =
+      "share of the device's peak rate that the multiply-accumulates of training make up, in the "
+      "last epoch";
+  column = std::move(logged);
   return true;
 }
 
@@ -128,7 +145,8 @@ bool find_bench(TableColumn& column) {
 TableColumn find_column(SQLite::Database& db, const std::string& name) {
   TableColumn column;
   column.data.name = name;
-  if (!find_metric(db, column) && !find_time(column)) find_bench(column);
+  if (find_metric(db, column) || find_mfu(db, column) || find_time(column)) return column;
+  find_bench(column);
   return column;
 }
 
@@ -145,7 +163,7 @@ std::vector<std::string> bench_column_names() {
 std::vector<std::string> usual_column_names() {
   std::vector<std::string> names = bench_column_names();
   names.insert(names.end(), kCounts.begin(), kCounts.end());
-  names.insert(names.end(), {"top1", "top5", "loss", "miou", "macc", "aacc"});
+  names.insert(names.end(), {"top1", "top5", "loss", "miou", "macc", "aacc", kMfu});
   return names;
 }
 

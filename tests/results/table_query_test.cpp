@@ -43,6 +43,8 @@ class TableQueryTest : public testing::Test {
     spool.add(FinalValue{1, 9, 5.7});
     spool.add(MetricDef{2, "step_ms", "ms", Better::Lower, MetricKind::Timing});
     spool.add(Points{{{2, 0, 12}}});
+    spool.add(MetricDef{3, "train/mfu", "", Better::Higher, MetricKind::Timing});
+    spool.add(Points{{{3, 0, 0.25}, {3, 9, 0.5}}});
     spool.add(Event{9, 9, "finalized", cat(R"({"structure_hash": ")", structure, "\"}")});
     const auto bench = [&](const char* protocol, double images, int bytes) {
       spool.add(BenchNote{cat(R"({"structure_hash": ")", structure, R"(", "protocol": ")", protocol,
@@ -163,6 +165,14 @@ TEST_F(TableQueryTest, BenchColumnsTakeTheNewestRowOfAStructure) {
   TableSpec spec;
   spec.columns = {"images_per_s"};
   EXPECT_THROW(build_table(spec, data), SpecError) << "two protocols in one column";
+}
+
+TEST_F(TableQueryTest, TheUseOfADeviceIsThatOfTheLastEpochOfTraining) {
+  const TableData data = table({"mfu"});
+  EXPECT_EQ(data.columns[0].name, "mfu");
+  EXPECT_EQ(data.columns[0].kind, ColumnKind::Timing);
+  EXPECT_EQ(data.columns[0].better, Better::Higher);
+  EXPECT_EQ(data.rows[0].cells[0].values.at(0).value, 0.5);
 }
 
 TEST_F(TableQueryTest, TimesKnowOfCompanyOnTheDevice) {

@@ -152,7 +152,9 @@ TEST(NoseSelection, DrawsRandomSets) {
   for (int draw = 0; draw < 40; ++draw) {
     const std::string settings = cat("remove = 2\nselection = 'random'\nselection_draw = ", draw);
     const Chosen chosen = choose(settings);
-    if (draw < 3) EXPECT_EQ(choose(settings).layers, chosen.layers);
+    if (draw < 3) {
+      EXPECT_EQ(choose(settings).layers, chosen.layers);
+    }
     found.insert(chosen.layers);
     for (const int layer : chosen.layers) ++counts[static_cast<std::size_t>(layer)];
   }

@@ -29,7 +29,9 @@ TEST(Representatives, AreWhoOthersWouldHaveJoinedAndThoseAlone) {
         EXPECT_EQ(plan.positions[sample][token].item<std::int64_t>(), group);
         const auto members = (plan.positions[sample] == group).sum().item<std::int64_t>();
         // Groups of several are those of a token at an odd place.
-        if (members > 1) EXPECT_EQ(token % 2, 1);
+        if (members > 1) {
+          EXPECT_EQ(token % 2, 1);
+        }
       }
     }
   }

@@ -86,7 +86,9 @@ TEST(HeadBalance, KeepsEquallyManyOfEveryHeadInTheirOrder) {
               // Of two, the one with the higher score, or the lower index, stays first.
               const bool before = row[i].item<double>() > row[j].item<double>() ||
                                   (row[i].item<double>() == row[j].item<double>() && i < j);
-              if (before) EXPECT_GE(kept[i].item<double>(), kept[j].item<double>());
+              if (before) {
+                EXPECT_GE(kept[i].item<double>(), kept[j].item<double>());
+              }
             }
           }
         }

@@ -2,12 +2,13 @@
 # Training batches of photos: ablate-train's loader beside timm's and a bare libjpeg-turbo loop, in turns.
 # usage: bench/loader.sh FOLDER [ROUNDS [SECONDS]]     FOLDER/<class>/<image>; default 3 rounds of 5 s a measurement
 # Rows, once on one core and once on all: the whole DeiT augmentation on the CPU; the part of the CPU when a GPU
-# augments (crops alone); timm with as many workers as cores; libjpeg-turbo decoding the same boxes and nothing else.
+# augments (crops alone), both from the photos packed as they are; timm on the folder with as many workers as cores;
+# libjpeg-turbo decoding the same boxes from memory and nothing else.
 # Environment: ABLATE_TRAIN and DECODE_BENCH (default build/release/bin/...; the latter is a target of that name),
 # PYTHON with timm 1.0.29, torchvision and Pillow < 12 (default python3), CPU (default: the first allowed).
 set -eu
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || { sed -n 2,7p "$0"; exit 2; }
+[ $# -gt 0 ] || { sed -n 2,8p "$0"; exit 2; }
 folder=$(realpath "$1") rounds=${2:-3} seconds=${3:-5}
 train=${ABLATE_TRAIN:-build/release/bin/ablate-train}
 bare=${DECODE_BENCH:-build/release/bin/decode_bench}
@@ -22,15 +23,16 @@ mkdir "$work/data"
 ln -s "$folder" "$work/data/train"
 ln -s "$folder" "$work/data/val"
 cat >"$work/run.toml" <<'TOML'
-dataset = { name = "imagefolder" }
+dataset = { name = "packed" }
 model = { name = "deit_tiny_patch16_224" }
 augmentation = "deit"
 epochs = 1
 global_batch = 64
 TOML
+"$train" convert "$work/data" "$work/packed" >"$work/converted" 2>&1 || { cat "$work/converted" >&2; exit 1; }
 
 ours() {  # CPUS THREADS PART
-  taskset -c "$1" "$train" bench loader "$work/run.toml" --data imagefolder="$work/data" --seconds "$seconds" \
+  taskset -c "$1" "$train" bench loader "$work/run.toml" --data packed="$work/packed" --seconds "$seconds" \
     --loader-threads "$2" --part "$3" 2>"$work/error" || cat "$work/error" >&2
 }
 theirs() {  # CPUS WORKERS
@@ -59,7 +61,12 @@ done
 "$python" - "$work" "$rounds" "${#cpus[@]}" <<'PY'
 import json, statistics, sys
 work, rounds, cores = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-text = lambda name, scope, i: open(f"{work}/{name}.{scope}.{i}").read()
+def text(name: str, scope: str, i: int) -> str:
+    """What was printed, from the first object on: libraries may greet."""
+    printed = open(f"{work}/{name}.{scope}.{i}").read()
+    return printed[printed.index("{"):]
+
+
 for scope in ("one", "all"):
     rates = {name: [json.loads(text(name, scope, i + 1))["images_per_s"] for i in range(rounds)]
              for name in ("whole", "crops", "timm")}

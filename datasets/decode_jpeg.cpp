@@ -101,7 +101,7 @@ bool JpegDecoder::step_start(Columns* columns) {
   return true;
 }
 
-bool JpegDecoder::step_rows(const Box& box, JDIMENSION first_column, Image& image,
+bool JpegDecoder::step_rows(const Box& box, JDIMENSION first_column, std::uint8_t* rgb,
                             std::uint8_t* wide) {
   if (setjmp(errors_.escape)) return false;
   const int channels = info_.output_components;
@@ -109,10 +109,11 @@ bool JpegDecoder::step_rows(const Box& box, JDIMENSION first_column, Image& imag
       wide + static_cast<std::ptrdiff_t>(box.left - static_cast<int>(first_column)) * channels;
   const bool direct = channels == 3 && static_cast<int>(info_.output_width) == box.width;
   if (box.top > 0) jpeg_skip_scanlines(&info_, static_cast<JDIMENSION>(box.top));
+  const std::ptrdiff_t stride = std::ptrdiff_t{Image::kChannels} * box.width;
   for (int y = 0; y < box.height; ++y) {
-    JSAMPROW row = direct ? image.row(y) : wide;
+    JSAMPROW row = direct ? rgb + y * stride : wide;
     jpeg_read_scanlines(&info_, &row, 1);
-    if (!direct) to_rgb(part, channels, image.row(y), box.width);
+    if (!direct) to_rgb(part, channels, rgb + y * stride, box.width);
   }
   if (info_.output_scanline == info_.output_height) jpeg_finish_decompress(&info_);
   return true;
@@ -130,6 +131,11 @@ Size JpegDecoder::open(std::span<const std::uint8_t> bytes, std::string_view nam
 }
 
 void JpegDecoder::read(const Box& box, Image& image) {
+  image.reshape(box.width, box.height);
+  read(box, image.pixels.data());
+}
+
+void JpegDecoder::read(const Box& box, std::uint8_t* rgb) {
   constexpr int kMargin = 2;
   const int width = static_cast<int>(info_.image_width);
   const int first = std::max(0, box.left - kMargin);
@@ -137,8 +143,7 @@ void JpegDecoder::read(const Box& box, Image& image) {
   Columns columns{static_cast<JDIMENSION>(first), static_cast<JDIMENSION>(end - first)};
   check(step_start(&columns));
   row_.resize(info_.output_width * static_cast<std::size_t>(info_.output_components));
-  image.reshape(box.width, box.height);
-  check(step_rows(box, columns.first, image, row_.data()));
+  check(step_rows(box, columns.first, rgb, row_.data()));
 }
 
 void decode_jpeg(std::span<const std::uint8_t> bytes, std::string_view name, Image& image) {

@@ -29,6 +29,8 @@ class JpegDecoder {
   /// Decodes the pixels of `box`, bit for bit those of the whole image; once after each open().
   /// What the file holds of rows below the box is not looked at.
   void read(const Box& box, Image& image);
+  /// The same into 3 * box.width * box.height bytes.
+  void read(const Box& box, std::uint8_t* rgb);
 
  private:
   struct ErrorManager {
@@ -49,7 +51,7 @@ class JpegDecoder {
   bool step_create();
   bool step_header(const std::uint8_t* data, std::size_t size);
   bool step_start(Columns* columns);
-  bool step_rows(const Box& box, JDIMENSION first_column, Image& image, std::uint8_t* wide);
+  bool step_rows(const Box& box, JDIMENSION first_column, std::uint8_t* rgb, std::uint8_t* wide);
   void check(bool ok) const;
 
   jpeg_decompress_struct info_{};

@@ -28,15 +28,25 @@ Size PartDecoder::open(const Image& decoded) {
 }
 
 void PartDecoder::read(const Box& box, Image& part) {
-  if (decoded_ != nullptr) return crop(*decoded_, box, part);
-  if (stored_.width == 0) return jpeg_->read(box, part);
-  const std::size_t stride = Image::kChannels * static_cast<std::size_t>(stored_.width);
-  ABLATE_CHECK(stored_.bytes.size() >= stride * static_cast<std::size_t>(stored_.height),
-               "fewer bytes than pixels");
   part.reshape(box.width, box.height);
+  read(box, part.pixels.data());
+}
+
+void PartDecoder::read(const Box& box, std::uint8_t* rgb) {
+  if (decoded_ == nullptr && stored_.width == 0) return jpeg_->read(box, rgb);
+  const Size size = decoded_ != nullptr ? Size{decoded_->width, decoded_->height}
+                                        : Size{stored_.width, stored_.height};
+  const std::span<const std::uint8_t> pixels =
+      decoded_ != nullptr ? std::span(decoded_->pixels) : stored_.bytes;
+  ABLATE_CHECK(box.left >= 0 && box.top >= 0 && box.left + box.width <= size.width &&
+                   box.top + box.height <= size.height,
+               "part outside the image");
+  const std::ptrdiff_t stride = std::ptrdiff_t{Image::kChannels} * size.width;
+  ABLATE_CHECK(std::ssize(pixels) >= stride * size.height, "fewer bytes than pixels");
+  const std::ptrdiff_t bytes = std::ptrdiff_t{Image::kChannels} * box.width;
   for (int y = 0; y < box.height; ++y) {
-    const std::uint8_t* row = stored_.bytes.data() + stride * static_cast<std::size_t>(box.top + y);
-    std::copy_n(row + Image::kChannels * box.left, part.stride(), part.row(y));
+    std::copy_n(pixels.data() + stride * (box.top + y) + Image::kChannels * box.left, bytes,
+                rgb + y * bytes);
   }
 }
 

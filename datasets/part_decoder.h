@@ -27,6 +27,8 @@ class PartDecoder {
 
   /// The pixels of `box`, which must lie inside the image; once after each open().
   void read(const Box& box, Image& part);
+  /// The same into 3 * box.width * box.height bytes.
+  void read(const Box& box, std::uint8_t* rgb);
 
  private:
   std::unique_ptr<JpegDecoder> jpeg_;

@@ -44,7 +44,12 @@ Size SampleReader::open(const Dataset& dataset, std::int64_t index, StageTimer& 
 }
 
 void SampleReader::read(const Box& box, StageTimer& timer) {
-  decode([&] { decoder_.read(box, memory.part); });
+  memory.part.reshape(box.width, box.height);
+  read(box, memory.part.pixels.data(), timer);
+}
+
+void SampleReader::read(const Box& box, std::uint8_t* rgb, StageTimer& timer) {
+  decode([&] { decoder_.read(box, rgb); });
   timer.was(LoadStage::Decode);
 }
 

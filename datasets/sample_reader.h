@@ -19,6 +19,8 @@ class SampleReader {
   /// memory.part becomes the pixels of `box` of that image; once after each open(), as long as the
   /// set lives.
   void read(const Box& box, StageTimer& timer);
+  /// The same into 3 * box.width * box.height bytes.
+  void read(const Box& box, std::uint8_t* rgb, StageTimer& timer);
 
   SampleMemory memory;  ///< for whoever makes something of the samples
 

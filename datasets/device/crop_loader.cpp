@@ -69,9 +69,9 @@ struct CropLoader::State {
       const CropPlan taken = transform.plan(reader->open(*dataset, row.index, timer), row.key);
       *crops = augment::crop_row(taken, row.key.sample, dataset->label(row.index));
       batch.room.place(*crops);
-      reader->read(taken.source, timer);
-      store(reader->memory.part, crops->pixels, batch);
+      make_room(batch, crops->pixels);
       timer.was(LoadStage::Copy);
+      reader->read(taken.source, batch.pixels.data_ptr<std::uint8_t>() + crops->pixels, timer);
       batch.indices.push_back(row.index);
       ++crops;
     }
@@ -79,16 +79,13 @@ struct CropLoader::State {
     return batch;
   }
 
-  /// Puts pixels behind those of the rows before, in more memory where there is too little.
-  void store(const Image& part, std::int64_t at, CroppedBatch& batch) {
-    const auto size = std::ssize(part.pixels);
-    if (at + size > batch.pixels.numel()) {
-      const at::Tensor larger = memory.take_bytes((at + size) * 3 / 2);
-      std::memcpy(larger.data_ptr(), batch.pixels.data_ptr(), static_cast<std::size_t>(at));
-      batch.pixels = larger;
-      most_bytes = std::max<std::int64_t>(most_bytes, larger.numel());
-    }
-    std::memcpy(batch.pixels.data_ptr<std::uint8_t>() + at, part.pixels.data(), part.pixels.size());
+  /// Has room for all rows that are placed, of which `filled` bytes are there.
+  void make_room(CroppedBatch& batch, std::int64_t filled) {
+    if (batch.room.pixels <= batch.pixels.numel()) return;
+    const at::Tensor larger = memory.take_bytes(batch.room.pixels * 3 / 2);
+    std::memcpy(larger.data_ptr(), batch.pixels.data_ptr(), static_cast<std::size_t>(filled));
+    batch.pixels = larger;
+    most_bytes = std::max<std::int64_t>(most_bytes, larger.numel());
   }
 };
 

@@ -27,7 +27,8 @@ Launch read_launch(Params& params) {
   launch.micro_batch = integer("micro_batch", launch.micro_batch, 0, 1'000'000,
                                "images a rank takes at once; 0: its whole slice");
   launch.loader_threads =
-      integer("loader_threads", launch.loader_threads, 0, 1024, "loader threads of a rank");
+      integer("loader_threads", launch.loader_threads, -1, 1024,
+              "loader threads of a rank; -1: one, for a CUDA device as many as its cores allow");
   launch.device = params.choice("device", launch.device, {"auto", "cpu", "cuda"}, "where to train");
   launch.nccl_nvls = params.boolean(
       "nccl_nvls", launch.nccl_nvls,

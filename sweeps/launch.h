@@ -18,7 +18,7 @@ struct Launch {
   int retries = 2;                      ///< further attempts after a failure of the machine
   int retries_failed = 0;               ///< further attempts after a failure of the run itself
   int micro_batch = 0;                  ///< images a rank takes at once; 0: its whole slice
-  int loader_threads = 1;               ///< a rank
+  int loader_threads = -1;              ///< a rank; -1: the rank finds out
   std::string device = "auto";          ///< auto, cpu, cuda
   bool nccl_nvls = false;               ///< NCCL may reduce in NVLink switches
   double nccl_timeout = 120;            ///< seconds; then a step on several devices hangs

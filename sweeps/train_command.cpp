@@ -36,7 +36,7 @@ std::vector<std::string> train_arguments(const std::vector<JobRequest>& requests
   for (const std::string& file : weights) add("--init", file);
   add("--threads", launch.threads);
   add("--micro-batch", launch.micro_batch);
-  add("--loader-threads", launch.loader_threads);
+  if (launch.loader_threads >= 0) add("--loader-threads", launch.loader_threads);
   add("--device", device);
   if (launch.nccl_nvls) arguments.emplace_back("--nccl-nvls");
   add("--nccl-timeout", launch.nccl_timeout);

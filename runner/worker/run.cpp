@@ -1,5 +1,6 @@
 #include "runner/train/run.h"
 
+#include <algorithm>
 #include <memory>
 
 #include <CLI/CLI.hpp>
@@ -8,6 +9,7 @@
 #include "runner/core/error.h"
 #include "runner/core/run_paths.h"
 #include "runner/worker/data_options.h"
+#include "runner/worker/loader_threads.h"
 #include "runner/worker/ranks.h"
 #include "runner/worker/run_list.h"
 #include "runner/worker/run_pack.h"
@@ -28,7 +30,7 @@ struct RunOptions {
   std::string drill;
   std::size_t at_a_time = 0;
   bool all = false;
-  Environment environment{.attempt = 0, .fence = 0};
+  Environment environment{.attempt = 0, .fence = 0, .loader_threads = -1};
 };
 
 int run_alone(PackedRun run, const RunOptions& options, Communicator& world) {
@@ -66,6 +68,15 @@ DrillFault planned_fault(const fs::path& file, const fs::path& out) {
   return read_drill_fault(file);
 }
 
+/// Loader threads that nobody has given a number of: a device should not wait for images, while the
+/// CPU is busy with the steps themselves.
+int default_loader_threads(const RunOptions& options, std::size_t runs, Communicator& world) {
+  const bool device = at::hasCUDA() && options.environment.device != "cpu";
+  const bool on_all = world.all_reduce(std::int64_t{device ? 1 : 0}, ReduceOp::Min) > 0;
+  const std::size_t at_once = options.at_a_time == 0 ? runs : std::min(runs, options.at_a_time);
+  return on_all ? spare_loader_threads(world, static_cast<int>(at_once)) : 1;
+}
+
 int run_rank(RunOptions options, Communicator& world) {
   Environment& environment = options.environment;
   environment.data = parse_data_roots(options.data);
@@ -79,6 +90,11 @@ int run_rank(RunOptions options, Communicator& world) {
                        .fences = options.fences,
                        .init_files = options.init_files};
   std::vector<PackedRun> runs = list_runs(names, environment, world.size());
+  if (environment.loader_threads < 0) {
+    const int threads =
+        default_loader_threads(options, std::max<std::size_t>(1, runs.size()), world);
+    for (PackedRun& run : runs) run.environment.loader_threads = threads;
+  }
   set_torch_switches(environment.threads);
   const StopHandlers handlers;
   if (runs.size() == 1 && !options.all) return run_alone(std::move(runs[0]), options, world);
@@ -107,9 +123,10 @@ void add_options(CLI::App& app, RunOptions& options) {
   app.add_option("--threads", env.threads, "Threads of a rank's tensor operations")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--loader-threads", env.loader_threads, "Decoding threads of a rank")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  app.add_option("--loader-threads", env.loader_threads,
+                 "Decoding threads of a rank (default: 1; for a CUDA device as many as the rank's "
+                 "processors allow)")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--micro-batch", env.micro_batch,
                  "Images of one forward pass on a rank; 0: its whole share of the batch")
       ->check(CLI::NonNegativeNumber);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <cmath>
 
 #include <nlohmann/json.hpp>
@@ -20,15 +19,6 @@ constexpr std::array<std::string_view, 3> kKindNames{"verbatim", "jpeg", "raw"};
 
 std::string_view text_of(const StoredImage& stored) {
   return {reinterpret_cast<const char*>(stored.bytes.data()), stored.bytes.size()};
-}
-
-/// Whether the name promises another format than the bytes have.
-bool is_mislabelled(const StoredImage& stored) {
-  std::string name(stored.name);
-  std::ranges::transform(name, name.begin(), [](unsigned char c) { return std::tolower(c); });
-  const bool promises_png = name.ends_with(".png");
-  return (promises_png || name.ends_with(".jpg") || name.ends_with(".jpeg")) &&
-         promises_png == is_jpeg(stored.bytes);
 }
 
 /// Shrinks to the shorter side, if that is longer now.
@@ -103,7 +93,7 @@ PreparedSample prepare_sample(const StoredDataset& source, std::int64_t index,
   } catch (const Error& error) {
     return bad_sample(kUndecodable, error);
   }
-  if (stored.width == 0 && is_mislabelled(stored)) {
+  if (has_other_format(stored)) {
     sample.findings.add(kOtherExtension, std::string(stored.name));
   }
   sample.entry.length = sample.bytes.size();

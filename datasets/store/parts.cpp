@@ -35,12 +35,13 @@ int threads() { return static_cast<int>(available_cpus().size()); }
 /// The index without samples that cannot be decoded; each of those is found.
 IndexBuilder sound_samples(IndexBuilder found, const fs::path& folder, Findings& findings) {
   const StoredDataset all(SampleIndex(found.finish()), {.folder = folder, .hint = kFix});
-  std::vector<std::string> defects(static_cast<std::size_t>(all.size()));
+  std::vector<Inspection> seen(static_cast<std::size_t>(all.size()));
   in_parallel(all.size(), threads(),
-              [&](std::int64_t i) { defects[static_cast<std::size_t>(i)] = defect_of(all, i); });
+              [&](std::int64_t i) { seen[static_cast<std::size_t>(i)] = inspect(all, i); });
   std::vector<std::int64_t> left_out;
   for (std::int64_t i = 0; i < all.size(); ++i) {
-    const std::string& defect = defects[static_cast<std::size_t>(i)];
+    const auto& [defect, other_format] = seen[static_cast<std::size_t>(i)];
+    if (other_format) findings.add(kOtherExtension, all.where(i));
     if (defect.empty()) continue;
     findings.add(kLeftOut, defect.substr(0, defect.find(cat("; ", kFix))));
     left_out.push_back(i);

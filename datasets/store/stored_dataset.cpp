@@ -1,5 +1,7 @@
 #include "datasets/store/stored_dataset.h"
 
+#include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <optional>
 
@@ -127,15 +129,29 @@ void decode_stored(const StoredImage& stored, Image& image) {
   std::copy(stored.bytes.begin(), stored.bytes.end(), image.pixels.begin());
 }
 
-std::string defect_of(const StoredDataset& dataset, std::int64_t index) {
+bool has_other_format(const StoredImage& stored) {
+  if (stored.width != 0) return false;
+  std::string name(stored.name);
+  std::ranges::transform(name, name.begin(), [](unsigned char c) { return std::tolower(c); });
+  const bool says_png = name.ends_with(".png");
+  const bool says_jpeg = name.ends_with(".jpg") || name.ends_with(".jpeg");
+  return is_jpeg(stored.bytes) ? says_png : says_jpeg;
+}
+
+Inspection inspect(const StoredDataset& dataset, std::int64_t index) {
+  thread_local std::string buffer;
+  thread_local Image image;
   try {
-    Image image;
-    dataset.load(index, image);
-    return {};
+    const std::string where = dataset.where(index);
+    StoredImage stored = *dataset.stored(index, buffer);
+    stored.name = where;
+    const bool other_format = has_other_format(stored);
+    decode_stored(stored, image);
+    return {.defect = {}, .other_format = other_format};
   } catch (const TransientError&) {
-    throw;  // the machine's fault, not the sample's
+    throw;
   } catch (const Error& error) {
-    return error.what();
+    return {.defect = error.what(), .other_format = false};
   }
 }
 

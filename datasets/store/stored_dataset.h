@@ -54,7 +54,16 @@ class StoredDataset final : public Dataset {
 /// The pixels of a stored sample. Throws Error when it cannot be decoded.
 void decode_stored(const StoredImage& stored, Image& image);
 
-/// Why a sample cannot be read or decoded; empty when it can.
-std::string defect_of(const StoredDataset& dataset, std::int64_t index);
+/// Whether an image file has another format than the end of its name says.
+bool has_other_format(const StoredImage& stored);
+
+/// What decoding a sample shows.
+struct Inspection {
+  std::string defect;  ///< why it cannot be read or decoded; empty when it can
+  bool other_format = false;
+};
+
+/// Throws TransientError when the machine is at fault.
+Inspection inspect(const StoredDataset& dataset, std::int64_t index);
 
 }  // namespace ablate

@@ -208,15 +208,18 @@ TEST(IndexCache, KeepsWhatWasFoundAndWhatWasLeftOut) {
   variables.set("ABLATE_CACHE", cache.path().string());
   test::write_image_folder(root.path(), 2, 2);
   write_text(root / "train/class0/broken.jpg", "no image");
+  write_text(root / "train/class1/really_png.jpg", test::small_png());
   let_an_hour_pass(root.path());
   const StoredSettings skip{.skip_corrupt = true};
   for (int time = 0; time < 2; ++time) {
     const StoredPart part = open_image_folder(root.path(), skip).train;
-    EXPECT_EQ(part.samples->size(), 4);
+    EXPECT_EQ(part.samples->size(), 5);
+    EXPECT_EQ(part.findings.count(kOtherExtension), 1U);
+    EXPECT_NE(part.findings.line(kOtherExtension).find("really_png.jpg"), std::string::npos);
     EXPECT_NE(part.findings.line("left out").find("broken.jpg: unknown image format"),
               std::string::npos);
   }
-  EXPECT_EQ(open_image_folder(root.path(), {}).train.samples->size(), 5) << "another policy";
+  EXPECT_EQ(open_image_folder(root.path(), {}).train.samples->size(), 6) << "another policy";
 }
 
 TEST(IndexCache, IsDoneWithoutWhereItCannotBeWritten) {

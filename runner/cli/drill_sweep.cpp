@@ -46,7 +46,7 @@ slurm = { look_every = 2, grace = 30 }
 columns = ["top1"]
 )";
 
-constexpr auto kLookEvery = 50ms;
+constexpr auto kLookAtDrillEvery = 50ms;
 constexpr double kStopSeconds = 10, kKillSeconds = 30;  // patience with a sweep that is to end
 
 /// A number without rounding.
@@ -147,7 +147,7 @@ void DrillSweep::kill() {
 bool DrillSweep::wait(double seconds, StopSignal& stop) {
   const auto end = Clock::now() + std::chrono::duration<double>(seconds);
   while (!(status_ = child_->poll()) && Clock::now() < end && !stop.requested()) {
-    std::this_thread::sleep_for(kLookEvery);
+    std::this_thread::sleep_for(kLookAtDrillEvery);
   }
   return status_.has_value();
 }
@@ -159,7 +159,7 @@ bool DrillSweep::wait_for_steps(const std::string& run, std::int64_t steps, doub
   while (follower.update().step < steps) {
     status_ = child_->poll();
     if (status_ || Clock::now() >= end || stop.requested()) return false;
-    std::this_thread::sleep_for(kLookEvery);
+    std::this_thread::sleep_for(kLookAtDrillEvery);
   }
   return true;
 }

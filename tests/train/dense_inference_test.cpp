@@ -12,7 +12,7 @@
 namespace ablate {
 namespace {
 
-constexpr std::int64_t kClasses = 3, kStride = 4;
+constexpr std::int64_t kDenseClasses = 3, kStride = 4;
 
 at::Tensor wavy_image(std::int64_t height, std::int64_t width) {
   return at::arange(3 * height * width, at::kDouble).mul(0.37).sin().view({1, 3, height, width});
@@ -35,10 +35,10 @@ at::Tensor up(const at::Tensor& map, std::int64_t height, std::int64_t width) {
 at::Tensor brute_windows(const at::Tensor& image, const std::vector<std::int64_t>& tops,
                          const std::vector<std::int64_t>& lefts, std::int64_t crop) {
   const std::int64_t height = image.size(2), width = image.size(3);
-  at::Tensor result = at::zeros({1, kClasses, height, width}, at::kDouble);
+  at::Tensor result = at::zeros({1, kDenseClasses, height, width}, at::kDouble);
   for (std::int64_t y = 0; y < height; ++y) {
     for (std::int64_t x = 0; x < width; ++x) {
-      at::Tensor sum = at::zeros({kClasses}, at::kDouble);
+      at::Tensor sum = at::zeros({kDenseClasses}, at::kDouble);
       int count = 0;
       for (const std::int64_t top : tops) {
         for (const std::int64_t left : lefts) {
@@ -103,7 +103,7 @@ TEST(DenseInference, OfSeveralSizesAveragesProbabilities) {
   many.ratios = {0.5, 1.0, 1.75};
   many.flip = true;
   const at::Tensor image = wavy_image(18, 27);
-  at::Tensor expected = at::zeros({1, kClasses, 20, 30}, at::kDouble);
+  at::Tensor expected = at::zeros({1, kDenseClasses, 20, 30}, at::kDouble);
   const auto add = [&](const at::Tensor& seen) {
     for (const bool mirrored : {false, true}) {
       const at::Tensor asked = mirrored ? seen.flip({3}) : seen;

@@ -76,5 +76,13 @@ TEST_F(LongSlurmTraining, RanksFindEachOtherWithoutMpi) {
   for (const auto& [id, result] : expected) EXPECT_EQ(got.at(id).state, result.state);
 }
 
+TEST_F(LongSlurmTraining, DrillsEndAsPromised) {
+  const Workbench bench(folder_.path());
+  const CapturedRun run = bench.ablate({"drill", "--executor", "slurm", "--only", "kill", "--only",
+                                        "usr1", "--only", "ablate", "--only", "controller"});
+  EXPECT_EQ(run.status.code, 0) << run.output << run.errors;
+  EXPECT_TRUE(test::contains(run.output, "5 of 5 ended as promised")) << run.output;
+}
+
 }  // namespace
 }  // namespace ablate

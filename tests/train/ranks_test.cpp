@@ -73,8 +73,10 @@ TEST(RunBatches, AreTheSameSamplesAndPixelsHoweverTheWorkIsCut) {
   const RunSpec spec = resolve_table(kTinyVit, all_randomness());
   constexpr int kSteps = 6;  // across an epoch boundary
   const auto reference = first_batches(spec, {1, 0, 0}, kSteps);
-  EXPECT_EQ(reference[0].samples[0], reference[0].samples[2]) << "each image is drawn three times";
-  EXPECT_FALSE(at::equal(reference[0].images[0], reference[0].images[1])) << "and augmented anew";
+  const GlobalBatch& first = reference[0];
+  EXPECT_EQ(first.samples[0], first.samples[4]) << "each image is drawn three times, for groups";
+  EXPECT_EQ(first.samples[0], first.samples[8]) << "of four images that follow each other";
+  EXPECT_FALSE(at::equal(first.images[0], first.images[4])) << "and augmented anew";
   EXPECT_TRUE((reference[0].mix != 1).any().item<bool>());
   for (const WorkCut& cut : {WorkCut{1, 0, 3}, WorkCut{1, 8, 1}, WorkCut{2, 0, 0}, WorkCut{2, 4, 2},
                              WorkCut{4, 0, 1}, WorkCut{4, 0, 3}, WorkCut{4, 4, 2}}) {

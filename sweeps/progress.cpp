@@ -45,7 +45,7 @@ std::string facts(const LiveRun& run) {
   std::vector<std::string> parts;
   parts.push_back(cat(run.step, "/", run.total_steps));
   if (run.loss) parts.push_back("loss " + fixed(*run.loss, 3));
-  if (run.top1) parts.push_back("top1 " + fixed(*run.top1, 1));
+  if (run.score) parts.push_back(cat(run.score->name, " ", fixed(run.score->value, 1)));
   if (run.images_per_s) parts.push_back(fixed(*run.images_per_s, 0) + " img/s");
   if (run.seconds_left) parts.push_back(human_duration(*run.seconds_left) + " left");
   return join(parts, "  ");

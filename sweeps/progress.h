@@ -10,12 +10,19 @@
 
 namespace ablate {
 
+/// What a run's task is judged by.
+struct HeadlineScore {
+  std::string name;  ///< "top1", "miou"
+  double value;      ///< percent
+};
+
 /// One live run as the view shows it.
 struct LiveRun {
   std::string name;  ///< "NOSE 5/12 seed 0"
   int attempt = 1;
   std::int64_t step = 0, total_steps = 0;
-  std::optional<double> loss, top1;
+  std::optional<double> loss;
+  std::optional<HeadlineScore> score;
   std::optional<double> images_per_s;
   std::optional<double> seconds_left;
 };

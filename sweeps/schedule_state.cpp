@@ -15,7 +15,7 @@ LiveRun live_run(const ScheduleEntry& entry) {
   live.step = progress.step;
   live.total_steps = entry.run->total_steps;
   live.loss = progress.loss;
-  live.top1 = progress.top1;
+  live.score = progress.score;
   if (progress.step_s && *progress.step_s > 0) {
     const auto steps = static_cast<double>(entry.run->total_steps - progress.step);
     live.images_per_s = static_cast<double>(entry.run->global_batch) / *progress.step_s;

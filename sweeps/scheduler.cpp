@@ -254,9 +254,9 @@ void Scheduler::conclude(ScheduleEntry& entry) {
     entry.stage = Stage::Done;
     if (whole) entry.seconds = took.count();
     ++finished_;
-    std::string top1;
-    if (progress.top1) top1 = cat(", top1 ", *progress.top1);
-    view_.note(cat("done     ", entry.run->name, " in ", human_duration(took.count()), top1));
+    std::string score;
+    if (progress.score) score = cat(", ", progress.score->name, " ", progress.score->value);
+    view_.note(cat("done     ", entry.run->name, " in ", human_duration(took.count()), score));
   } else if (outcome.state == OutcomeState::Diverged) {
     end(entry, cat("diverged at step ", outcome.last_step, ": ", outcome.detail));
   } else if (outcome.state == OutcomeState::Failed) {

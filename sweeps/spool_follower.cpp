@@ -42,8 +42,9 @@ void SpoolFollower::take_point(const Point& point) {
   if (metric->second == "train/loss") {
     progress_.loss = point.value;
     progress_.step = std::max(progress_.step, point.step);
-  } else if (metric->second == "eval/top1") {
-    progress_.top1 = point.value;
+  } else if (metric->second == "eval/top1" || metric->second == "eval/miou") {
+    progress_.score =
+        HeadlineScore{metric->second.substr(std::string_view("eval/").size()), point.value};
   } else if (metric->second == "memory/device_mib") {
     progress_.device_mib = point.value;
   } else if (metric->second == "time/step_s") {

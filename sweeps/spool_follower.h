@@ -8,14 +8,15 @@
 #include <string>
 
 #include "results/spool_reader.h"
+#include "sweeps/progress.h"
 
 namespace ablate {
 
 /// What the spool of an attempt's rank 0 says so far.
 struct RunProgress {
   std::int64_t step = 0;
-  std::optional<double> loss;        ///< train/loss
-  std::optional<double> top1;        ///< eval/top1, percent
+  std::optional<double> loss;  ///< train/loss
+  std::optional<HeadlineScore> score;
   std::optional<double> step_s;      ///< time/step_s, averaged over recent steps
   std::optional<double> device_mib;  ///< memory/device_mib: of the whole process
   std::optional<Outcome> outcome;

@@ -51,7 +51,7 @@ std::string live_text(const LiveLine& live) {
   std::string text = cat("step ", progress.step);
   if (live.job && live.job->total_steps > 0) text += cat(" of ", live.job->total_steps);
   if (progress.loss) text += cat(", loss ", *progress.loss);
-  if (progress.top1) text += cat(", top1 ", *progress.top1);
+  if (progress.score) text += cat(", ", progress.score->name, " ", progress.score->value);
   if (const auto speed = live.images_per_s()) text += cat(", ", std::llround(*speed), " images/s");
   if (const auto left = live.seconds_left()) text += cat(", ", human_duration(*left), " left");
   return text;
@@ -105,7 +105,8 @@ ordered_json run_json(const RunLine& line, const Workspace& workspace) {
     const LiveLine live = live_line(line, workspace);
     run["step"] = live.progress.step;
     run["loss"] = optional_json(live.progress.loss);
-    run["top1"] = optional_json(live.progress.top1);
+    run["top1"] = nullptr;  // where it is another metric, that one stands beside it
+    if (const auto& score = live.progress.score) run[score->name] = score->value;
     run["images_per_s"] = optional_json(live.images_per_s());
     run["seconds_left"] = optional_json(live.seconds_left());
     if (const auto element = element_of(live, workspace)) {

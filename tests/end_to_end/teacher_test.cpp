@@ -40,7 +40,7 @@ distillation = { mode = "soft", teacher = { model = { name = "resnet20", image_s
 count = 1
 )";
 
-std::string losses(const Workbench& bench) {
+std::string student_losses(const Workbench& bench) {
   return bench.query(
       "SELECT label, value FROM final JOIN metric m USING(metric_id) JOIN run USING(run_id) JOIN "
       "sweep_variant USING(variant_id) JOIN sweep s USING(sweep_id) WHERE m.name = 'loss' AND "
@@ -57,7 +57,7 @@ TEST(TeacherFile, IsLearntFromInASweepAndElsewhere) {
 
   const CapturedRun swept = here.ablate({"sweep", here.write("students.toml", kStudents)});
   EXPECT_EQ(swept.status.code, 0) << swept.errors;
-  const std::string expected = losses(here);
+  const std::string expected = student_losses(here);
   EXPECT_NE(expected.find("hard,"), std::string::npos) << expected;
   EXPECT_NE(expected.find("soft,"), std::string::npos) << expected;
 
@@ -70,7 +70,7 @@ TEST(TeacherFile, IsLearntFromInASweepAndElsewhere) {
       there.train({"--all", "--device", "cpu", "--init", "teacher.safetensors"});
   EXPECT_EQ(job.status.code, 0) << job.errors;
   EXPECT_EQ(there.ablate({"sweep", "students.toml"}).status.code, 0);
-  EXPECT_EQ(losses(there), expected);
+  EXPECT_EQ(student_losses(there), expected);
 }
 
 }  // namespace

@@ -49,7 +49,7 @@ TEST(Recipes, OfThePageAreAccepted) {
   }
 }
 
-const Value& setting(const RunSpec& spec, Component RunSpec::*part, const char* key) {
+const Value& setting_of(const RunSpec& spec, Component RunSpec::*part, const char* key) {
   const Value* value = (spec.*part).params.find(key);
   ABLATE_CHECK(value, key);
   return *value;
@@ -64,20 +64,20 @@ TEST(Recipes, OfDeitHaveThePublishedValues) {
       {"cutmix", 1.0},      {"mix_prob", 1},    {"switch_prob", 0.5}, {"repeated", 3},
       {"eval_resize", 256}, {"crop_pct", 0.875}};
   for (const auto& [key, value] : augmentation) {
-    EXPECT_EQ(setting(spec, &RunSpec::augmentation, key.c_str()).as_double(), value) << key;
+    EXPECT_EQ(setting_of(spec, &RunSpec::augmentation, key.c_str()).as_double(), value) << key;
   }
   const std::map<std::string, std::string> words = {{"crop", "resized"},
                                                     {"interpolation", "bicubic"},
                                                     {"randaugment", "rand-m9-mstd0.5-inc1"},
                                                     {"erasing_mode", "pixel"}};
   for (const auto& [key, value] : words) {
-    EXPECT_EQ(setting(spec, &RunSpec::augmentation, key.c_str()).as_string(), value) << key;
+    EXPECT_EQ(setting_of(spec, &RunSpec::augmentation, key.c_str()).as_string(), value) << key;
   }
-  EXPECT_EQ(setting(spec, &RunSpec::augmentation, "scale").canonical(), "[0.08,1.0]");
-  EXPECT_EQ(setting(spec, &RunSpec::task, "label_smoothing").as_double(), 0.1);
-  EXPECT_EQ(setting(spec, &RunSpec::optimizer, "beta2").as_double(), 0.999);
-  EXPECT_EQ(setting(spec, &RunSpec::optimizer, "eps").as_double(), 1e-8);
-  EXPECT_EQ(setting(spec, &RunSpec::optimizer, "weight_decay").as_double(), 0.05);
+  EXPECT_EQ(setting_of(spec, &RunSpec::augmentation, "scale").canonical(), "[0.08,1.0]");
+  EXPECT_EQ(setting_of(spec, &RunSpec::task, "label_smoothing").as_double(), 0.1);
+  EXPECT_EQ(setting_of(spec, &RunSpec::optimizer, "beta2").as_double(), 0.999);
+  EXPECT_EQ(setting_of(spec, &RunSpec::optimizer, "eps").as_double(), 1e-8);
+  EXPECT_EQ(setting_of(spec, &RunSpec::optimizer, "weight_decay").as_double(), 0.05);
   EXPECT_EQ(options_of(spec).ema_decay, 0.99996);
   EXPECT_EQ(options_of(spec).clip_norm, 0);
 }
@@ -90,7 +90,7 @@ TEST(Recipes, OfDeitHaveThePublishedLength) {
   EXPECT_EQ(steps, 1251);
   Params params(spec.schedule.params, "schedule");
   const Schedule schedule(read_schedule(spec.schedule.name, params),
-                          setting(spec, &RunSpec::optimizer, "lr").as_double(),
+                          setting_of(spec, &RunSpec::optimizer, "lr").as_double(),
                           options_of(spec).length(steps));
   EXPECT_NEAR(schedule.lr(1251), 1e-6, 1e-16);
   EXPECT_NEAR(schedule.lr(6 * 1251), 9.9932161970e-4, 1e-13);

@@ -44,7 +44,7 @@ DeviceBenchSubject::State::State(const Structure& structure, const Protocol& pro
     forward->inputs().copy_(batch.images);
     return;
   }
-  task = bench_task();
+  task = bench_task(structure);
   optimizer = bench_optimizer();
   arena.emplace(*model);
   optimizer->prepare(*arena);
@@ -62,8 +62,7 @@ DeviceBenchSubject::State::State(const Structure& structure, const Protocol& pro
                         .seed = 0,
                         .fused = protocol.dtype == "bf16",
                         .communicator = communicator});
-  step->inputs().images.copy_(batch.images);
-  step->inputs().labels.copy_(batch.labels);
+  step->load(0, batch);
 }
 
 DeviceBenchSubject::DeviceBenchSubject(const Structure& structure, const Protocol& protocol,

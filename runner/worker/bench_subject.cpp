@@ -17,6 +17,10 @@ Structure with_batch(Structure structure, std::int64_t batch) {
   return structure;
 }
 
+bool is_dense(const Structure& structure) {
+  return Registry<ModelInfo>::get(structure.model.name).dense;
+}
+
 }  // namespace
 
 Batch synthetic_batch(const Model& model, const Structure& structure, std::int64_t size,
@@ -27,10 +31,21 @@ Batch synthetic_batch(const Model& model, const Structure& structure, std::int64
   Batch batch;
   batch.images = images.to(dtype).view({size, 3, side, side});
   batch.labels = at::arange(size, at::kLong).remainder(structure.classes);
+  if (!is_dense(structure)) return batch;
+  const at::Tensor pixels = at::arange(size * side * side, at::kLong);
+  batch.label_maps = pixels.remainder(structure.classes).to(at::kByte).view({size, side, side});
   return batch;
 }
 
-std::unique_ptr<Task> bench_task() {
+std::unique_ptr<Task> bench_task(const Structure& structure) {
+  if (is_dense(structure)) {
+    const Value defaults = Value::Table{};
+    Params params(defaults, "bench");
+    DatasetFacts facts{};
+    facts.classes = structure.classes;
+    facts.dense = true;
+    return Registry<TaskInfo>::get("segmentation").make(params, facts);
+  }
   const Value settings = Value::Table{{"label_smoothing", 0.1}};
   Params params(settings, "bench");
   return Registry<TaskInfo>::get("classification").make(params, {});
@@ -43,9 +58,9 @@ std::unique_ptr<Optimizer> bench_optimizer() {
 }
 
 struct BenchSubject::Training {
-  Training(Model& model, Communicator* communicator)
+  Training(Model& model, const Structure& structure, Communicator* communicator)
       : arena(model),
-        task(bench_task()),
+        task(bench_task(structure)),
         optimizer(bench_optimizer()),
         alone(make_self_communicator()) {
     arena.rebuild(model, 0);
@@ -69,7 +84,7 @@ BenchSubject::BenchSubject(const Structure& structure, const Protocol& protocol,
   batch_ = synthetic_batch(*model_, structure, protocol.batch, dtype);
   const bool trains = protocol.kind == BenchKind::Train;
   model_->train(trains);
-  if (trains) training_ = std::make_unique<Training>(*model_, communicator);
+  if (trains) training_ = std::make_unique<Training>(*model_, structure, communicator);
 }
 
 BenchSubject::~BenchSubject() = default;

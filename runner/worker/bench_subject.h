@@ -16,11 +16,12 @@ namespace ablate {
 // What every subject of a protocol is measured on.
 
 inline constexpr double kBenchLr = 1e-4;
-/// Textured images of the model's size in main memory, labels in turn.
+/// Textured images of the model's size in main memory, labels in turn, of dense models those of
+/// pixels.
 Batch synthetic_batch(const Model& model, const Structure& structure, std::int64_t size,
                       at::ScalarType dtype);
-/// Classification with label smoothing 0.1.
-std::unique_ptr<Task> bench_task();
+/// Classification with label smoothing 0.1; segmentation with its defaults for dense models.
+std::unique_ptr<Task> bench_task(const Structure& structure);
 /// AdamW with its defaults.
 std::unique_ptr<Optimizer> bench_optimizer();
 

@@ -1,4 +1,5 @@
 #include <fstream>
+#include <map>
 #include <string>
 
 #include <gtest/gtest.h>
@@ -73,6 +74,27 @@ TEST(BenchSubject, BatchNormTakesAnyBatch) {
   for (const std::int64_t batch : {4, 6}) {
     BenchSubject subject(resnet, {.kind = BenchKind::Train, .batch = batch});
     EXPECT_NO_THROW(subject.repeat()) << batch;
+  }
+}
+
+TEST(BenchSubject, TrainsBothHeadsOfDenseModels) {
+  const Structure dense{
+      .model = {.name = "upernet_vit",
+                .semantics = 1,
+                .params = parse_toml("image_size = 16\nembed_dim = 16\ndepth = 4\nnum_heads = 2\n"
+                                     "channels = 8\npool_scales = [1, 2]\nauxiliary_channels = 8",
+                                     "test")},
+      .classes = 4,
+      .bn_group = 4,
+      .edits = {}};
+  BenchSubject subject(dense, {.kind = BenchKind::Train, .batch = 4});
+  std::map<std::string, at::Tensor> before;
+  for (const auto& item : subject.model().named_parameters()) {
+    before[item.key()] = item.value().detach().clone();
+  }
+  subject.repeat();
+  for (const char* head : {"decode_head.conv_seg.weight", "auxiliary_head.conv_seg.weight"}) {
+    EXPECT_FALSE(at::equal(subject.model().named_parameters()[head], before.at(head))) << head;
   }
 }
 

@@ -56,7 +56,7 @@ ModelBuilder configure_composed(std::string_view name, Params& params) {
 }
 
 /// Text that lives as long as the program.
-std::string_view keep(std::string text) {
+std::string_view lasting(std::string text) {
   static std::vector<std::unique_ptr<const std::string>> kept;
   return *kept.emplace_back(std::make_unique<const std::string>(std::move(text)));
 }
@@ -72,7 +72,7 @@ void compose(const DenseHeadInfo& head, const ModelInfo& backbone) {
   info.image_size = side_of(backbone);
   info.distilled = false;
   info.batch_norm = head.batch_norm || backbone.batch_norm;
-  if (!backbone.example.empty()) info.example = keep(cat(backbone.example, head.example));
+  if (!backbone.example.empty()) info.example = lasting(cat(backbone.example, head.example));
   info.dense = true;
   info.features = Features::None;
   info.configure = configure_composed;

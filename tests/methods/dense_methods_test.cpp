@@ -19,24 +19,24 @@ using test::largest_difference;
 using test::logits_of;
 using test::MethodContext;
 
-constexpr std::int64_t kClasses = 5;
-constexpr const char* kVit =
+constexpr std::int64_t kDenseClasses = 5;
+constexpr const char* kDenseVit =
     "image_size = 32\npatch_size = 4\nembed_dim = 16\nnum_heads = 2\ndepth = 4\n";
-constexpr const char* kHead = "channels = 8\npool_scales = [1, 2]\nauxiliary_channels = 8\n";
+constexpr const char* kDenseHead = "channels = 8\npool_scales = [1, 2]\nauxiliary_channels = 8\n";
 
 std::shared_ptr<Model> dense_model(const std::string& name, const std::string& settings) {
-  auto model = test::make_model(name, settings, kClasses);
+  auto model = test::make_model(name, settings, kDenseClasses);
   model->initialize(2);
   model->eval();
   return model;
 }
 
-std::shared_ptr<Model> upernet() { return dense_model("upernet_vit", cat(kVit, kHead)); }
+std::shared_ptr<Model> upernet() { return dense_model("upernet_vit", cat(kDenseVit, kDenseHead)); }
 
 std::unique_ptr<MethodContext> dense_context(Model& model) {
   auto context = test::example_context(model);
   context->dense = true;
-  context->classes = kClasses;
+  context->classes = kDenseClasses;
   context->batches = {{test::wavy_images(6, model.image_size()), at::ones({6})}};
   return context;
 }
@@ -60,7 +60,7 @@ class DenseMethods : public testing::TestWithParam<std::string> {
   MethodExample dense_example() const {
     MethodExample example = test::example_of(GetParam());
     example.model = "upernet_" + example.model;
-    example.model_params += cat("\n", kHead);
+    example.model_params += cat("\n", kDenseHead);
     return example;
   }
 };
@@ -105,7 +105,7 @@ TEST(DenseNose, CountsEveryPlaceAsASample) {
     const at::Tensor logits = logits_of(*model, context->batches[0].first).to(at::kDouble);
     if (block) block->set_attention_gains({});
     double sum = 0;
-    for (std::int64_t k = 0; k < kClasses; ++k) {
+    for (std::int64_t k = 0; k < kDenseClasses; ++k) {
       sum += std::log2(logits.select(1, k).std(/*unbiased=*/true).item<double>());
     }
     return sum;
@@ -116,7 +116,7 @@ TEST(DenseNose, CountsEveryPlaceAsASample) {
 }
 
 TEST(DenseToMe, CopiesMergedTokensBackToTheirPlaces) {
-  const auto model = dense_model("linear_vit", kVit);
+  const auto model = dense_model("linear_vit", kDenseVit);
   Surgeon surgeon(*model);
   for (const int block : {1, 3}) {
     surgeon.apply(InsertReducer{
@@ -129,7 +129,7 @@ TEST(DenseToMe, CopiesMergedTokensBackToTheirPlaces) {
   state.taps["blocks.3"];
   const at::NoGradGuard no_grad;
   const at::Tensor logits = model->forward(test::wavy_images(2, 32), state);
-  ASSERT_EQ(logits.sizes(), (std::vector<std::int64_t>{2, kClasses, 8, 8}));
+  ASSERT_EQ(logits.sizes(), (std::vector<std::int64_t>{2, kDenseClasses, 8, 8}));
   const at::Tensor tokens = state.taps["blocks.3"];
   ASSERT_EQ(tokens.size(1), left);
   // Each place has the scores of one of the tokens, and every token but that of the class has some.
@@ -166,7 +166,7 @@ TEST(DenseToMe, OfNothingIsThePlainModel) {
 }
 
 TEST(DenseToMe, TrainsThroughTheCopies) {
-  const auto model = dense_model("linear_vit", kVit);
+  const auto model = dense_model("linear_vit", kDenseVit);
   model->to(at::kDouble);
   Surgeon surgeon(*model);
   surgeon.apply(InsertReducer{1, "tome", Value::Table{{"r", std::int64_t{16}}}});

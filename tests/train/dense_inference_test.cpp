@@ -12,7 +12,7 @@
 namespace ablate {
 namespace {
 
-constexpr std::int64_t kDenseClasses = 3, kStride = 4;
+constexpr std::int64_t kDenseClasses = 3, kToyStride = 4;
 
 at::Tensor wavy_image(std::int64_t height, std::int64_t width) {
   return at::arange(3 * height * width, at::kDouble).mul(0.37).sin().view({1, 3, height, width});
@@ -21,7 +21,7 @@ at::Tensor wavy_image(std::int64_t height, std::int64_t width) {
 /// Scores of cells of 4 x 4 pixels which depend on where a cell lies in what was asked, as those of
 /// a network with padding do.
 at::Tensor toy_scores(const at::Tensor& images) {
-  const at::Tensor means = at::avg_pool2d(images, kStride, kStride, 0, /*ceil_mode=*/true);
+  const at::Tensor means = at::avg_pool2d(images, kToyStride, kToyStride, 0, /*ceil_mode=*/true);
   const at::Tensor column = at::arange(means.size(3), at::kDouble).mul(0.3);
   const at::Tensor row = at::arange(means.size(2), at::kDouble).mul(0.2).view({-1, 1});
   return means + column.sin() + row.cos();

@@ -63,7 +63,7 @@ LossAndGradient loss_on(at::Device device, std::string_view settings) {
   const Value table = parse_toml(settings, "test");
   Params params(table, "task");
   const auto task = Registry<TaskInfo>::get("segmentation")
-                        .make(params, {.classes = 7, .dense = true, .class_names = {}});
+                        .make(params, {.classes = 7, .normalization = {}, .dense = true});
   Batch batch;
   const at::Tensor classes = at::arange(4 * 33 * 29, at::kLong).remainder(9);
   batch.label_maps =

@@ -17,7 +17,7 @@ std::unique_ptr<Task> segmentation(std::int64_t classes, std::string_view settin
   const Value table = parse_toml(settings, "sweep.toml");
   Params params(table, "task");
   auto task = Registry<TaskInfo>::get("segmentation")
-                  .make(params, {.classes = classes, .dense = true, .class_names = {}});
+                  .make(params, {.classes = classes, .normalization = {}, .dense = true});
   params.finish();
   return task;
 }

@@ -26,7 +26,7 @@ void make_file(const fs::path& file, std::size_t bytes) {
 }
 
 /// What the files need to be planned: CIFAR-100 of its size, all zero; a few folders of empty files
-/// for ImageNet; and files that are called like published weights.
+/// for ImageNet and ADE20K; and files that are called like published weights.
 struct Materials {
   TempFolder folder;
   Workbench bench{folder.path()};
@@ -39,9 +39,13 @@ struct Materials {
       make_images(folder / cat("imagenet/train/", label), 300);
       make_images(folder / cat("imagenet/val/", label), 2);
     }
+    for (const char* part : {"training", "validation"}) {
+      make_images(folder / cat("ade/images/", part), 32);
+      make_images(folder / cat("ade/annotations/", part), 32, ".png");
+    }
     fs::create_directories(folder / "weights");
-    for (const char* model : {"deit_tiny", "deit_small", "deit_base", "deit_tiny_distilled",
-                              "deit_small_distilled"}) {
+    for (const char* model :
+         {"deit_tiny", "deit_small", "deit_base", "deit_tiny_distilled", "deit_small_distilled"}) {
       std::ofstream(folder / cat("weights/", model, "_patch16_224.safetensors")) << model;
     }
     std::ofstream(folder / "weights/resnet101.safetensors") << "resnet101";
@@ -49,13 +53,14 @@ struct Materials {
 
   CapturedRun plan(const fs::path& file) const {
     return bench.ablate({"sweep", file.string(), "--dry-run", "--seeds", "1", "--data",
-                         "cifar100=cifar", "--data", "imagefolder=imagenet"});
+                         "cifar100=cifar", "--data", "imagefolder=imagenet", "--data",
+                         "ade20k=ade"});
   }
 
  private:
-  static void make_images(const fs::path& directory, int count) {
+  static void make_images(const fs::path& directory, int count, const char* ending = ".jpg") {
     fs::create_directories(directory);
-    for (int i = 0; i < count; ++i) std::ofstream(directory / cat(i, ".jpg")).flush();
+    for (int i = 0; i < count; ++i) std::ofstream(directory / cat(i, ending)).flush();
   }
 };
 
@@ -68,7 +73,10 @@ void expect_a_plan(const fs::path& file) {
   EXPECT_FALSE(contains(plan.output, " 0 to do")) << plan.output;
 }
 
-bool is_at_paper_scale(const fs::path& file) { return file.stem().string().ends_with("_imagenet"); }
+bool is_at_paper_scale(const fs::path& file) {
+  const std::string name = file.stem().string();
+  return name.ends_with("_imagenet") || name.ends_with("_ade20k");
+}
 
 std::vector<fs::path> files_at_paper_scale(bool wanted) {
   std::vector<fs::path> files = test::table_files();
@@ -81,7 +89,7 @@ TEST_P(TablePlan, IsMade) { expect_a_plan(GetParam()); }
 INSTANTIATE_TEST_SUITE_P(Tables, TablePlan, ::testing::ValuesIn(files_at_paper_scale(false)),
                          [](const auto& of) { return test::name_of_table(of.param); });
 
-// Each counts multiply-accumulates of networks for images of 224.
+// Each counts multiply-accumulates of networks for images of 224 and more.
 class TablePlanLong : public ::testing::TestWithParam<fs::path> {};
 TEST_P(TablePlanLong, IsMade) { expect_a_plan(GetParam()); }
 INSTANTIATE_TEST_SUITE_P(Tables, TablePlanLong, ::testing::ValuesIn(files_at_paper_scale(true)),

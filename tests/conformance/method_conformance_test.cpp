@@ -88,8 +88,9 @@ std::map<std::string, at::Tensor> training_pass(Model& model) {
 }
 
 // Where a method says that it starts neutrally, everything that a step sees is as it was.
-TEST_P(MethodConformance, StartsAsThePlainModelWhereItSaysSo) {
-  if (!example().starts_neutral) GTEST_SKIP() << "acts at once";
+class NeutralMethodConformance : public MethodConformance {};
+
+TEST_P(NeutralMethodConformance, StartsAsThePlainModel) {
   const std::string drop = test::is_transformer(example().model) ? "drop_path = 0.4\n" : "";
   const auto plain = test::example_model(example(), drop);
   const auto changed = test::example_model(example(), drop);
@@ -133,8 +134,9 @@ TEST_P(MethodConformance, RefusesToBeAppliedTwice) {
   EXPECT_EQ(context->surgeon().edits(), edits);
 }
 
-TEST_P(MethodConformance, CostsWhatAFormulaSays) {
-  if (!test::is_transformer(example().model)) GTEST_SKIP() << "the formula is that of transformers";
+class TransformerMethodConformance : public MethodConformance {};
+
+TEST_P(TransformerMethodConformance, CostsWhatAFormulaSays) {
   const auto model = base_model();
   const auto context = test::example_context(*model);
   MethodStack stack({component()});
@@ -209,7 +211,24 @@ TEST_P(MethodConformance, RunsInOneProcessDoNotTouchEachOther) {
       << "seeds must matter";
 }
 
+template <typename Condition>
+std::vector<std::string> methods_whose_example(Condition condition) {
+  std::vector<std::string> names = Registry<MethodInfo>::names();
+  std::erase_if(names, [&](const std::string& name) { return !condition(test::example_of(name)); });
+  return names;
+}
+
 INSTANTIATE_TEST_SUITE_P(All, MethodConformance, testing::ValuesIn(Registry<MethodInfo>::names()),
+                         [](const auto& name) { return name.param; });
+INSTANTIATE_TEST_SUITE_P(All, NeutralMethodConformance,
+                         testing::ValuesIn(methods_whose_example([](const MethodExample& example) {
+                           return example.starts_neutral;
+                         })),
+                         [](const auto& name) { return name.param; });
+INSTANTIATE_TEST_SUITE_P(All, TransformerMethodConformance,
+                         testing::ValuesIn(methods_whose_example([](const MethodExample& example) {
+                           return test::is_transformer(example.model);
+                         })),
                          [](const auto& name) { return name.param; });
 
 }  // namespace

@@ -6,8 +6,8 @@
 
 #include "methods/models/layer_maps.h"
 #include "runner/core/params.h"
-#include "runner/measure/mac_counter.h"
 #include "tests/methods/mrla_support.h"
+#include "tests/methods/published_sizes.h"
 
 // Dynamic layer attention (Wang et al., IJCAI 2024) and DIANet (Huang et al., AAAI 2020) against
 // their formulas, written out map by map.
@@ -214,15 +214,9 @@ TEST(SharedCells, LeaveSamplesToThemselves) {
   }
 }
 
-struct Size {
-  const char *model, *method;
-  std::int64_t classes, parameters;
-  double mega_macs = 0;  ///< 0: not looked at
-};
-
 // Counted on the public models of dynamic layer attention, 32 x 32, where something of up to 2 C
 // for each refreshed entry counts that is no convolution and no linear layer.
-constexpr Size kSizes[] = {
+constexpr test::PublishedSize kSizes[] = {
     {"resnet20", "dla_base", 10, 405'230, 36.33},
     {"resnet56", "dla_base", 10, 795'990, 97.06},
     {"resnet110", "dla_base", 10, 1'382'130, 193.36},
@@ -244,18 +238,10 @@ constexpr Size kSizes[] = {
 };
 
 TEST(SharedCells, HaveThePublishedSizes) {
-  for (const Size& row : kSizes) {
-    SCOPED_TRACE(cat(row.model, " ", row.method, " ", row.classes));
-    const auto model = make_model(row.model, "", row.classes);
-    test::apply_methods(*model, {cat("name = '", row.method, "'")});
-    EXPECT_EQ(test::parameter_count(*model), row.parameters);
-    if (row.mega_macs == 0) continue;
-    const at::NoGradGuard no_grad;
-    for (at::Tensor& p : model->parameters()) p.zero_();
-    const double macs = static_cast<double>(measure_cost(*model).macs) / 1e6;
-    EXPECT_LT(macs, row.mega_macs + 0.005);
-    EXPECT_GT(macs, row.mega_macs * (1 - 4e-4));
-  }
+  test::expect_published_sizes(kSizes, [](const test::PublishedSize& row, double mega_macs) {
+    EXPECT_LT(mega_macs, row.mega_macs + 0.005);
+    EXPECT_GT(mega_macs, row.mega_macs * (1 - 4e-4));
+  });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include "runner/measure/mac_counter.h"
 #include "tests/core/expect_error.h"
 #include "tests/methods/mrla_support.h"
+#include "tests/methods/published_sizes.h"
 
 // Layer attention in models: what it adds to their size, and what skipping a retrieval does.
 
@@ -13,17 +14,12 @@ namespace {
 using test::apply_methods;
 using test::largest_difference;
 using test::make_model;
-using test::parameter_count;
+using test::PublishedSize;
 using test::wavy_images;
 
-struct PublishedSize {
-  const char *model, *method;
-  std::int64_t classes, parameters;
-  double mega_macs = 0;  ///< of convolutions and linear layers; 0: not looked at
-};
-
 // Counted on the public models of the papers (Fang et al., ICLR 2023; Wang et al., IJCAI 2024). Of
-// the softmax form on ImageNet, with the stem of the plain network.
+// the softmax form on ImageNet, with the stem of the plain network. Costs are those of convolutions
+// and linear layers.
 constexpr PublishedSize kPublished[] = {
     {"resnet20", "mrla_base", 10, 230'286, 35.81},
     {"resnet20", "mrla_light", 10, 231'182, 35.81},
@@ -50,17 +46,9 @@ constexpr PublishedSize kPublished[] = {
 };
 
 TEST(MrlaModels, HaveThePublishedSizes) {
-  for (const PublishedSize& row : kPublished) {
-    SCOPED_TRACE(cat(row.model, " ", row.method, " ", row.classes));
-    const auto model = make_model(row.model, "", row.classes);
-    apply_methods(*model, {cat("name = '", row.method, "'")});
-    EXPECT_EQ(parameter_count(*model), row.parameters);
-    if (row.mega_macs == 0) continue;
-    const at::NoGradGuard no_grad;
-    for (at::Tensor& parameter : model->parameters()) parameter.zero_();
-    EXPECT_NEAR(static_cast<double>(measure_cost(*model).macs) / 1e6, row.mega_macs,
-                row.mega_macs > 1000 ? 0.05 : 0.005);
-  }
+  test::expect_published_sizes(kPublished, [](const PublishedSize& row, double mega_macs) {
+    EXPECT_NEAR(mega_macs, row.mega_macs, row.mega_macs > 1000 ? 0.05 : 0.005);
+  });
 }
 
 // 9 P C + 2 k C for each block of a transformer with P patches.

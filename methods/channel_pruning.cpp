@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "distributed/communicator.h"
+#include "methods/example_vit.h"
 #include "runner/core/error.h"
 #include "runner/core/hash.h"
 
@@ -258,11 +259,7 @@ target = 0.7
 search_epochs = 1
 lr_factor = 20.0
 samples = 32)",
-                               .model_params = R"(image_size = 16
-patch_size = 4
-embed_dim = 16
-depth = 3
-num_heads = 2)",
+                               .model_params = kExampleVit,
                                .idle_params = "name = 'channel_pruning'\ntarget = 1.0"};
         },
 }};

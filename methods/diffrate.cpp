@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "methods/example_vit.h"
 #include "methods/method.h"
 #include "methods/models/uncounted.h"
 #include "methods/token_merging.h"
@@ -161,11 +162,7 @@ const Registry<MethodInfo>::Add added{{
                                .params = R"(name = "diffrate"
 prune = [17, 14, 9]
 merge = [15, 11, 7])",
-                               .model_params = R"(image_size = 16
-patch_size = 4
-embed_dim = 16
-depth = 3
-num_heads = 2)",
+                               .model_params = kExampleVit,
                                .idle_params = "name = 'diffrate'\nprune = [17, 17, 17]"};
         },
 }};

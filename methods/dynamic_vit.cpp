@@ -1,6 +1,7 @@
 #include <cmath>
 #include <utility>
 
+#include "methods/example_vit.h"
 #include "methods/method.h"
 #include "methods/models/layers.h"
 #include "methods/models/ops.h"
@@ -234,11 +235,7 @@ const Registry<MethodInfo>::Add added{{
           return MethodExample{.model = "vit",
                                .params = R"(name = "dynamic_vit"
 keep = 0.7)",
-                               .model_params = R"(image_size = 16
-patch_size = 4
-embed_dim = 16
-depth = 3
-num_heads = 2)",
+                               .model_params = kExampleVit,
                                .idle_params = "name = 'dynamic_vit'\nkeep = 1.0"};
         },
 }};

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "methods/example_vit.h"
 #include "methods/method.h"
 #include "methods/models/ops.h"
 #include "methods/token_selection.h"
@@ -115,11 +116,7 @@ const Registry<MethodInfo>::Add added{{
                                .params = R"(name = "evit"
 keep = 0.7
 blocks = [1])",
-                               .model_params = R"(image_size = 16
-patch_size = 4
-embed_dim = 16
-depth = 3
-num_heads = 2)",
+                               .model_params = kExampleVit,
                                .idle_params = "name = 'evit'\nkeep = 1.0"};
         },
 }};

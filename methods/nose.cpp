@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "methods/example_vit.h"
 #include "methods/method.h"
 #include "methods/nose_search.h"
 #include "runner/core/error.h"
@@ -260,11 +261,7 @@ remove = 1
 samples = 32
 dilution_epochs = 1
 dilution_per = "step")",
-                               .model_params = R"(image_size = 16
-patch_size = 4
-embed_dim = 16
-depth = 3
-num_heads = 2)",
+                               .model_params = kExampleVit,
                                .idle_params = "name = 'nose'\nremove = 0",
                                .starts_neutral = true};
         },

@@ -1,3 +1,4 @@
+#include "methods/example_vit.h"
 #include "methods/method.h"
 #include "methods/models/random_numbers.h"
 #include "methods/token_selection.h"
@@ -86,11 +87,7 @@ const Registry<MethodInfo>::Add added{{
           return MethodExample{.model = "vit",
                                .params = R"(name = "random_pruning"
 keep = 0.7)",
-                               .model_params = R"(image_size = 16
-patch_size = 4
-embed_dim = 16
-depth = 3
-num_heads = 2)",
+                               .model_params = kExampleVit,
                                .idle_params = "name = 'random_pruning'\nkeep = 1.0"};
         },
 }};

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "methods/example_vit.h"
 #include "methods/method.h"
 #include "methods/models/ops.h"
 #include "methods/models/random_numbers.h"
@@ -240,11 +241,7 @@ const Registry<MethodInfo>::Add added{{
           return MethodExample{.model = "vit",
                                .params = R"(name = "tome"
 r = 2)",
-                               .model_params = R"(image_size = 16
-patch_size = 4
-embed_dim = 16
-depth = 3
-num_heads = 2)",
+                               .model_params = kExampleVit,
                                .idle_params = "name = 'tome'\nr = 0"};
         },
 }};

@@ -96,7 +96,7 @@ const std::vector<Library>& libraries() {
       {"xxhash.h", R"(runner/core/.*\.cpp)"},
       {"openssl/", R"(runner/core/.*\.cpp)"},
       {"CLI/", R"(runner/cli/.*|runner/worker/.*)"},
-      {"jpeglib.h", R"(datasets/.*\.cpp|tests/.*)"},
+      {"jpeglib.h", R"(datasets/(.*\.cpp|jpeg_decoder\.h)|bench/decode_bench\.cpp|tests/.*)"},
       {"png.h", R"(datasets/.*\.cpp|tests/.*)"},
       {"archive", R"(datasets/.*\.cpp|tests/.*)"},
       {"gtest/", R"(tests/.*)"},

@@ -33,6 +33,7 @@
 #include "runner/core/run_spec.h"
 #include "runner/core/stop.h"
 #include "tests/support/fake_answers.h"
+#include "tests/support/fake_resolve.h"
 
 namespace ablate {
 namespace {
@@ -41,83 +42,6 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 // ---- resolve ----
-
-Component component(const Value& spec, const char* key) {
-  const Value* table = spec.find(key);
-  Component result{key, 1, Value()};
-  if (table == nullptr) return result;
-  result.name = table->find("name")->as_string();
-  result.params = *table;
-  return result;
-}
-
-std::int64_t setting(const RunSpec& spec, const char* key, std::int64_t fallback) {
-  const Value* value = spec.model.params.find(key);
-  return value == nullptr ? fallback : value->as_int();
-}
-
-RunSpec resolve_spec(const json& draft, const std::vector<RunSpec>& earlier) {
-  const Value value = Value::from_annotated_json(draft.at("spec"));
-  for (const auto& [key, entry] : value.as_table()) {
-    if (key == "typo") throw SpecError(cat(entry.origin().str(), ": unknown key \"typo\""));
-  }
-  RunSpec spec;
-  spec.dataset = component(value, "dataset");
-  spec.model = component(value, "model");
-  spec.task = component(value, "task");
-  spec.optimizer = component(value, "optimizer");
-  spec.schedule = component(value, "schedule");
-  spec.augmentation = component(value, "augmentation");
-  spec.training["epochs"] = value.find("epochs") ? *value.find("epochs") : Value(1);
-  spec.training["global_batch"] = Value(8);
-  if (const Value* precision = value.find("precision")) spec.training["precision"] = *precision;
-  spec.seed = static_cast<std::uint64_t>(value.find("seed")->as_int());
-  if (const Value* methods = value.find("methods")) {
-    for (const Value& method : methods->as_array()) {
-      spec.methods.push_back({method.find("name")->as_string(), 1, method});
-    }
-  }
-  for (const json& parent : draft.at("parents")) {
-    const RunSpec& from = earlier.at(parent.at("draft").get<std::size_t>());
-    spec.parents.push_back({parent.at("role").get<std::string>(), from.id(), from.config_hash()});
-    spec.inherited_methods = from.inherited_methods;
-    spec.inherited_methods.insert(spec.inherited_methods.end(), from.methods.begin(),
-                                  from.methods.end());
-  }
-  return spec;
-}
-
-json resolved_json(const RunSpec& spec) {
-  json methods = json::array(), parents = json::array();
-  for (const Component& method : spec.inherited_methods) {
-    methods.push_back({{"name", method.name}, {"origin", "parent"}});
-  }
-  for (const Component& method : spec.methods) {
-    methods.push_back({{"name", method.name}, {"origin", "own"}});
-  }
-  for (const Parent& parent : spec.parents) {
-    parents.push_back({{"role", parent.role}, {"id", parent.run_id}});
-  }
-  const std::int64_t steps = setting(spec, "steps", 10);
-  return {{"id", spec.id()},
-          {"spec", spec.to_json()},
-          {"config_hash", spec.config_hash()},
-          {"config", spec.config_json()},
-          {"methods", methods},
-          {"parents", parents},
-          {"dataset",
-           {{"name", spec.dataset.name},
-            {"split", "test"},
-            {"train_size", 80},
-            {"test_size", 16},
-            {"classes", 2}}},
-          {"steps_per_epoch", 10},
-          {"total_steps", steps},
-          {"images_seen", steps * 8},
-          {"base_params", 1'000'000},
-          {"base_macs", 2'000'000'000},
-          {"semantics_notes", json::array()}};
-}
 
 int resolve() {
   if (const char* counter = std::getenv("FAKE_TRAIN_RESOLVES")) {
@@ -129,8 +53,8 @@ int resolve() {
   for (const json& draft : request.at("drafts")) {
     specs.emplace_back();
     try {
-      specs.back() = resolve_spec(draft, specs);
-      runs.push_back(resolved_json(specs.back()));
+      specs.back() = test::fake_resolved_spec(draft, specs);
+      runs.push_back(test::fake_resolution(specs.back()));
     } catch (const SpecError& error) {
       runs.push_back({{"error", error.what()}});
     }
@@ -249,8 +173,8 @@ Outcome train(const Attempt& attempt, SpoolWriter& spool, std::int64_t first) {
   const auto step_s = spool.metric("time/step_s", "s", Better::Lower, MetricKind::Timing);
   const auto top1 = spool.metric("eval/top1", "%", Better::Higher);
   const Script script = script_of(attempt.spec, attempt.number, attempt.fault);
-  const std::int64_t steps = setting(attempt.spec, "steps", 10);
-  const auto pause = std::chrono::milliseconds(setting(attempt.spec, "step_ms", 0));
+  const std::int64_t steps = test::fake_setting(attempt.spec, "steps", 10);
+  const auto pause = std::chrono::milliseconds(test::fake_setting(attempt.spec, "step_ms", 0));
   StopSignal stop({.stop_file = attempt.stop_file, .deadline = {}, .file_interval = {}});
   for (std::int64_t step = first + 1; step <= steps; ++step) {
     if (auto outcome = act(script, step, spool)) return *outcome;
@@ -270,7 +194,7 @@ Outcome train(const Attempt& attempt, SpoolWriter& spool, std::int64_t first) {
 }
 
 void finish(const Attempt& attempt, SpoolWriter& spool, const Outcome& outcome) {
-  const double accuracy = static_cast<double>(setting(attempt.spec, "top1", 70)) +
+  const double accuracy = static_cast<double>(test::fake_setting(attempt.spec, "top1", 70)) +
                           0.1 * static_cast<double>(attempt.spec.seed);
   spool.final_value(spool.metric("top1", "%", Better::Higher), outcome.last_step, accuracy);
   spool.final_value(spool.metric("params_m", "M", Better::Lower), outcome.last_step, 1.0);

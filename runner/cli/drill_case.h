@@ -28,7 +28,7 @@ struct DrillCase {
   std::vector<std::string_view> causes;
   std::string_view fix;  ///< when it does not end as promised
   bool slurm_only = false;
-  std::string_view says;  ///< what the sweep has to say while it happens
+  std::string_view says{};  ///< what the sweep has to say while it happens
 };
 
 /// All cases, in the order in which they are tried.

@@ -33,7 +33,11 @@ at::Tensor linear(const at::Tensor& x, const Linear& layer, ForwardState& state,
 
 at::Tensor class_scores(const at::Tensor& x, const Linear& layer, ForwardState& state) {
   if constexpr (kFusable) {
-    if (state.fused) return fused::class_scores(x, layer, *state.fused);
+    if (state.fused) {
+      std::vector<std::int64_t> shape = x.sizes().vec();
+      shape.back() = layer.weight.size(0);
+      return fused::class_scores(x.flatten(0, -2), layer, *state.fused).view(shape);
+    }
   }
   return layer.forward(x);
 }

@@ -9,6 +9,7 @@
 
 #if ABLATE_HAS_CUDA
 
+#include <algorithm>
 #include <optional>
 
 #include "methods/models/fused/context.h"
@@ -33,6 +34,15 @@ class AttentiveModel {
     model->to(device);
     images = test::wavy_images(8, model->image_size()).to(device);
     upstream = test::wavy_maps(1, 8, 16, 1)[0].view({8, 16}).to(device, at::kFloat);
+    for (at::Tensor& parameter : model->parameters()) {
+      parameter.mutable_grad() = at::zeros_like(parameter);
+    }
+  }
+
+  /// From now on with parameters and activations of bfloat16, by plain operations.
+  void round() {
+    model->to(at::kBFloat16);
+    images = images.to(at::kBFloat16);
     for (at::Tensor& parameter : model->parameters()) {
       parameter.mutable_grad() = at::zeros_like(parameter);
     }
@@ -126,15 +136,20 @@ TEST_P(LayerAttentionGpu, PlainPassesAreCaptured) {
   test::expect_captured_bits([&] { subject.pass(); }, [&] { return subject.gradient(); }, eager);
 }
 
-// Steps of 2^-9 in each of some twenty layers.
+// Steps of 2^-9 in each of some twenty layers; a softmax over layers with large logits makes more
+// of them, so that plain operations in bfloat16 are the measure.
 TEST_P(LayerAttentionGpu, FusedPassesAreAsExactAsBfloat16Allows) {
-  AttentiveModel truth(GetParam(), gpu_), fused(GetParam(), gpu_);
+  AttentiveModel truth(GetParam(), gpu_), fused(GetParam(), gpu_), plain(GetParam(), gpu_);
   fused.fuse();
+  plain.round();
   truth.pass();
   fused.pass();
+  plain.pass();
   const double error = gradient_error(fused.gradient(), truth.gradient());
-  std::cout << "relative error of the gradient: " << error << "\n";
-  EXPECT_LT(error, 0.05);
+  const double coarse = gradient_error(plain.gradient(), truth.gradient());
+  std::cout << "relative error of the gradient: fused " << error << ", plain bfloat16 " << coarse
+            << "\n";
+  EXPECT_LT(error, std::max(0.05, coarse));
 }
 
 TEST_P(LayerAttentionGpu, FusedPassesAreCaptured) {

@@ -23,8 +23,7 @@ bool is_jpeg(std::span<const std::uint8_t> bytes);
 
 /// Decodes the PNG file of an annotation: grey values or palette entries of up to 8 bits are the
 /// classes. Throws Error "`name`: reason" as decode_image does, and for pixels of another kind.
-void decode_label_map(std::span<const std::uint8_t> bytes, std::string_view name,
-                      LabelMap& labels);
+void decode_label_map(std::span<const std::uint8_t> bytes, std::string_view name, LabelMap& labels);
 
 // The decoders behind it.
 

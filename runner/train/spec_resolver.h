@@ -23,7 +23,7 @@ struct ResolvedRun {
   RunSpec spec;
   std::int64_t train_size = 0, test_size = 0, classes = 0;
   std::int64_t steps_per_epoch = 0, total_steps = 0;
-  std::int64_t images_seen = 0;     ///< over the whole lineage: rows of a table must be comparable
+  std::int64_t images_seen = 0;  ///< over the whole lineage: rows of a table must be comparable
   // Weights that the spec knows by content; may be empty.
   std::filesystem::path init_file, teacher_file;
 };

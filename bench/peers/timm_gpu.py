@@ -8,10 +8,11 @@ synchronised at its end.
 import argparse
 import json
 import statistics
-import time
 
 import timm
 import torch
+
+from windows import measure
 
 CIFAR_VIT = dict(img_size=32, patch_size=4, num_classes=100)
 
@@ -22,27 +23,6 @@ def make_model(name: str) -> tuple[torch.nn.Module, int, int]:
         return (timm.create_model("vit_tiny_patch16_224", drop_path_rate=0.1, **CIFAR_VIT), 32, 100)
     options = {} if name.startswith("resnet") else dict(drop_path_rate=0.1)
     return timm.create_model(name, num_classes=1000, **options), 224, 1000
-
-
-def measure(run, seconds: float, warm_up: int) -> list[float]:
-    """Seconds a step, one entry a window of about a quarter of a second."""
-    for _ in range(warm_up):
-        run()
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(3):
-        run()
-    torch.cuda.synchronize()
-    steps = max(1, int(0.25 / ((time.perf_counter() - start) / 3)))
-    windows = []
-    begin = time.perf_counter()
-    while time.perf_counter() - begin < seconds or len(windows) < 5:
-        start = time.perf_counter()
-        for _ in range(steps):
-            run()
-        torch.cuda.synchronize()
-        windows.append((time.perf_counter() - start) / steps)
-    return windows
 
 
 def training(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, mode: str,

@@ -15,7 +15,8 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from timm_gpu import inference, measure, training
+from timm_gpu import inference, training
+from windows import measure
 
 
 def match(keys: torch.Tensor, r: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -47,12 +46,6 @@ inline void write_bytes(const std::filesystem::path& file, const std::vector<std
   std::ofstream out(file, std::ios::binary);
   out.write(reinterpret_cast<const char*>(bytes.data()),
             static_cast<std::streamsize>(bytes.size()));
-}
-
-/// Real data outside the repository: $ABLATE_SHARED, else `shared` beside the root. May not exist.
-inline std::filesystem::path shared_folder() {
-  if (const char* set = std::getenv("ABLATE_SHARED")) return set;
-  return source_root() / "../shared";
 }
 
 }  // namespace ablate::test

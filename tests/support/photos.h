@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -17,10 +16,7 @@ inline constexpr const char* kNoPhotos =
 
 /// The files of the sample of ImageNet, in byte order of their paths; none where it is missing.
 inline std::vector<std::vector<std::uint8_t>> sample_photos() {
-  const char* shared = std::getenv("ABLATE_SHARED");
-  const std::filesystem::path root =
-      (shared != nullptr ? std::filesystem::path(shared) : source_root() / "../shared") /
-      "data/imagenet-sample/train";
+  const std::filesystem::path root = shared_folder() / "data/imagenet-sample/train";
   std::vector<std::filesystem::path> files;
   if (!std::filesystem::is_directory(root)) return {};
   for (const auto& entry : std::filesystem::recursive_directory_iterator(root)) {

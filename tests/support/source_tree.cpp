@@ -1,6 +1,7 @@
 #include "tests/support/source_tree.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <set>
 #include <string_view>
@@ -55,6 +56,11 @@ std::vector<SourceFile> collect(const Wanted& wanted) {
 }  // namespace
 
 fs::path source_root() { return fs::path(__FILE__).parent_path().parent_path().parent_path(); }
+
+fs::path shared_folder() {
+  if (const char* set = std::getenv("ABLATE_SHARED")) return set;
+  return source_root() / "../shared";
+}
 
 std::vector<SourceFile> cpp_sources() {
   return collect([](const fs::path& p) { return kCppExtensions.contains(p.extension()); });

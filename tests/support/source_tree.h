@@ -9,6 +9,9 @@ namespace ablate::test {
 /// Root of the repository the tests were built from.
 std::filesystem::path source_root();
 
+/// Real data outside the repository: $ABLATE_SHARED, else `shared` beside the root. May not exist.
+std::filesystem::path shared_folder();
+
 struct SourceFile {
   std::string path;  ///< from the root, with slashes: "runner/core/error.h"
   std::vector<std::string> lines;

@@ -1,14 +1,11 @@
 #include "datasets/decode.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 
 #include <gtest/gtest.h>
 
 #include "runner/core/error.h"
+#include "tests/support/photos.h"
 #include "tests/transforms/image_fixtures.h"
 #include "tests/transforms/image_writers.h"
 #include "tests/transforms/jpeg_samples.h"
@@ -196,28 +193,14 @@ TEST(Decode, ReusesTheBuffer) {
   EXPECT_EQ(crc32(image), test::kJpeg420Crc);
 }
 
-std::filesystem::path shared_folder() {
-  if (const char* set = std::getenv("ABLATE_SHARED")) return set;
-  return std::filesystem::path(__FILE__).parent_path() / "../../../shared";
-}
-
 TEST(Decode, TwoHundredPhotosEqualPillow) {
-  const auto root = shared_folder() / "data/imagenet-sample/train";
-  if (!std::filesystem::is_directory(root)) {
-    GTEST_SKIP() << "needs data/imagenet-sample below ABLATE_SHARED or ../shared";
-  }
-  std::vector<std::filesystem::path> files;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(root)) {
-    if (entry.is_regular_file()) files.push_back(entry.path());
-  }
-  std::sort(files.begin(), files.end());
-  ASSERT_EQ(files.size(), 200U);
+  const auto photos = test::sample_photos();
+  if (photos.empty()) GTEST_SKIP() << test::kNoPhotos;
+  ASSERT_EQ(photos.size(), 200U);
   std::uint32_t crc = 0;
   Image image;
-  for (const auto& file : files) {
-    std::ifstream in(file, std::ios::binary);
-    const Bytes bytes{std::istreambuf_iterator<char>(in), {}};
-    decode_image(bytes, file.string(), image);
+  for (const Bytes& bytes : photos) {
+    decode_image(bytes, "sample", image);
     crc = crc32(image.pixels, crc);
   }
   EXPECT_EQ(crc, 0x7c5bc9f2U);  // of Pillow 9.4 and 13.0

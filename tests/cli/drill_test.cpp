@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/cli/cli_fixture.h"
+#include "tests/support/drill_report.h"
 
 namespace ablate {
 namespace {
@@ -8,6 +9,8 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 using test::Cli;
+using test::drill_case;
+using test::drill_text;
 using test::has;
 
 // Drills of the stand-in trainer, which meets planned faults as the true one does; that one is
@@ -25,17 +28,6 @@ class DrillCommand : public Cli {
     EXPECT_EQ(run.status.code, code) << run.output << run.errors;
     return json::parse(run.output);
   }
-  /// What the report says about a case.
-  static json about(const json& report, const std::string& name) {
-    for (const json& one : report.at("cases")) {
-      if (one.at("name") == name) return one;
-    }
-    ADD_FAILURE() << name << " is not in " << report;
-    return json::object();
-  }
-  static std::string text(const json& one, const char* key) {
-    return one.value(key, std::string());
-  }
   fs::path out() const { return folder_ / "out"; }
 };
 
@@ -50,21 +42,22 @@ TEST_F(DrillCommand, EveryCaseOfThisMachineEndsAsPromised) {
                                              "term", "usr1", "ablate"}));
   EXPECT_EQ(found.at("passed"), 9);
   EXPECT_EQ(found.at("planned"), 9);
-  EXPECT_TRUE(has(text(about(found, "hang"), "found"), "transient (hang)")) << found;
-  EXPECT_TRUE(has(text(about(found, "term"), "found"), "interrupted")) << found;
+  EXPECT_TRUE(has(drill_text(drill_case(found, "hang"), "found"), "transient (hang)")) << found;
+  EXPECT_TRUE(has(drill_text(drill_case(found, "term"), "found"), "interrupted")) << found;
   // Without mpirun between them its rank ends with ablate.
-  EXPECT_TRUE(has(text(about(found, "ablate"), "found"), "same result")) << found;
+  EXPECT_TRUE(has(drill_text(drill_case(found, "ablate"), "found"), "same result")) << found;
   EXPECT_TRUE(fs::is_empty(out())) << "nothing is left";
 }
 
 TEST_F(DrillCommand, ARunThatMayNotBeTriedAgainIsFoundOut) {
   const json found = report({"--only", "kill", "launch.retries=0"}, 1);
   EXPECT_EQ(found.at("passed"), 1) << "the undisturbed one";
-  const json kill = about(found, "kill");
+  const json kill = drill_case(found, "kill");
   EXPECT_EQ(kill.at("passed"), false);
-  EXPECT_TRUE(has(text(kill, "found"), "drill seed 0 is interrupted after 1 attempt")) << kill;
-  EXPECT_TRUE(has(text(kill, "fix"), "raise launch.retries")) << kill;
-  EXPECT_TRUE(fs::exists(fs::path(text(kill, "folder")) / "stderr.txt")) << "kept for a look";
+  EXPECT_TRUE(has(drill_text(kill, "found"), "drill seed 0 is interrupted after 1 attempt"))
+      << kill;
+  EXPECT_TRUE(has(drill_text(kill, "fix"), "raise launch.retries")) << kill;
+  EXPECT_TRUE(fs::exists(fs::path(drill_text(kill, "folder")) / "stderr.txt")) << "kept for a look";
 }
 
 TEST_F(DrillCommand, AHangThatNobodyNoticesIsFoundOut) {
@@ -78,15 +71,15 @@ TEST_F(DrillCommand, AHangThatNobodyNoticesIsFoundOut) {
 }
 
 TEST_F(DrillCommand, FoldersAreKeptOnRequest) {
-  const json nan = about(report({"--only", "nan", "--keep"}, 0), "nan");
-  EXPECT_TRUE(has(text(nan, "found"), "not tried again")) << nan;
-  EXPECT_TRUE(fs::exists(fs::path(text(nan, "folder")) / "out/results.db")) << nan;
+  const json nan = drill_case(report({"--only", "nan", "--keep"}, 0), "nan");
+  EXPECT_TRUE(has(drill_text(nan, "found"), "not tried again")) << nan;
+  EXPECT_TRUE(fs::exists(fs::path(drill_text(nan, "folder")) / "out/results.db")) << nan;
 }
 
 TEST_F(DrillCommand, WithoutAnUndisturbedRunNothingIsCompared) {
   const json found = report({"model.script=[\"fail@3\"]"}, 1);
   EXPECT_EQ(found.at("cases").size(), 1U) << found;
-  EXPECT_TRUE(has(text(found.at("cases").at(0), "found"), "0 of 2 runs are done")) << found;
+  EXPECT_TRUE(has(drill_text(found.at("cases").at(0), "found"), "0 of 2 runs are done")) << found;
 }
 
 TEST_F(DrillCommand, WhatCannotBeDrilledIsRefused) {

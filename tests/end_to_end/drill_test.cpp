@@ -5,6 +5,7 @@
 
 #include "runner/core/drill_fault.h"
 #include "tests/end_to_end/workbench.h"
+#include "tests/support/drill_report.h"
 
 namespace ablate {
 namespace {
@@ -12,6 +13,8 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 using test::contains;
+using test::drill_case;
+using test::drill_text;
 using test::Workbench;
 
 class Drills : public ::testing::Test {
@@ -26,17 +29,6 @@ class Drills : public ::testing::Test {
     EXPECT_EQ(run.status.code, code) << run.output << run.errors;
     return json::parse(run.output);
   }
-  /// What the report says about a case.
-  static json about(const json& report, const std::string& name) {
-    for (const json& one : report.at("cases")) {
-      if (one.at("name") == name) return one;
-    }
-    ADD_FAILURE() << name << " is not in " << report;
-    return json::object();
-  }
-  static std::string text(const json& one, const char* key) {
-    return one.value(key, std::string());
-  }
 
   test::TempFolder folder_;
   Workbench bench_{folder_.path()};
@@ -46,18 +38,18 @@ TEST_F(Drills, AKilledRankAndAnInfiniteLossEndAsPromised) {
   const json found = report({"--only", "kill", "--only", "nan"}, 0);
   EXPECT_EQ(found.at("planned"), 3);
   EXPECT_EQ(found.at("passed"), 3);
-  const std::string kill = text(about(found, "kill"), "found");
+  const std::string kill = drill_text(drill_case(found, "kill"), "found");
   // The fault comes after 22 steps, checkpoints every fourth.
   EXPECT_TRUE(contains(kill, "resumed from step 20, same result")) << kill;
-  const std::string nan = text(about(found, "nan"), "found");
+  const std::string nan = drill_text(drill_case(found, "nan"), "found");
   EXPECT_TRUE(contains(nan, "at step 22")) << nan;
   EXPECT_TRUE(fs::is_empty(bench_.out())) << "nothing is left";
 }
 
 TEST_F(Drills, RunsWithoutCheckpointsAreFoundOut) {
-  const json kill = about(report({"--only", "kill", "launch.checkpoint_steps=0"}, 1), "kill");
-  EXPECT_TRUE(contains(text(kill, "found"), "began again at its first step")) << kill;
-  EXPECT_TRUE(contains(text(kill, "fix"), "launch.checkpoint_steps")) << kill;
+  const json kill = drill_case(report({"--only", "kill", "launch.checkpoint_steps=0"}, 1), "kill");
+  EXPECT_TRUE(contains(drill_text(kill, "found"), "began again at its first step")) << kill;
+  EXPECT_TRUE(contains(drill_text(kill, "fix"), "launch.checkpoint_steps")) << kill;
 }
 
 // A fault lies in the output folder of a drill and names its run: nobody else's can meet it.

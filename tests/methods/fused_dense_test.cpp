@@ -132,10 +132,7 @@ class FusedDenseGpu : public testing::TestWithParam<FusedDenseCase> {
  protected:
   void SetUp() override {
     if (!test::has_gpu()) GTEST_SKIP() << "no GPU";
-    at::globalContext().setAllowTF32CuBLAS(false);
-    at::globalContext().setAllowTF32CuDNN(false);
-    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
-    at::globalContext().setDeterministicFillUninitializedMemory(false);
+    test::be_exact_and_repeatable();
   }
 };
 

@@ -11,8 +11,7 @@ namespace ablate {
 inline constexpr const char* kDlaPaper =
     "Wang et al., Strengthening Layer Interaction via Dynamic Layer Attention, IJCAI 2024";
 inline constexpr const char* kDlaReconstruction =
-    "per sample, where the public code takes the state of the first sample for the whole "
-    "batch; the state follows a block after its retrieval, which its costs imply";
+    "per sample, where the public code refreshes a whole batch with the state of its first sample";
 
 /// Settings of dynamic layer attention.
 struct DlaOptions {

@@ -7,7 +7,7 @@ namespace ablate::methods::dla_base {
 namespace {
 
 /// Softmax layer attention whose cache is refreshed before each retrieval: with h(y) the context of
-/// y under the state that the blocks before have left,
+/// y under the state that the blocks so far have left, this one included,
 ///
 ///   k_i <- k_i h(k_i),  v_i <- v_i h(GAP v_i)  for the blocks before.
 ///
@@ -69,7 +69,7 @@ const Registry<MethodInfo>::Add added{{
     .name = "dla_base",
     .summary = "softmax layer attention that refreshes what earlier blocks have left",
     .paper = kDlaPaper,
-    .semantics = 1,
+    .semantics = 2,
     .phase = Phase::LayerAttention,
     .needs = {Slot::LayerAttention},
     .conflicts = {},

@@ -28,8 +28,8 @@ class SharedParts final : public DynamicSharingUnit {
 };
 
 /// Gated layer attention that refreshes what its shortcut brings: with h(y) the context of y under
-/// the state that the blocks before have left, o <- o h(GAP o) + conv(o). The first block of the
-/// group owns the shared parts, child unit.
+/// the state that the blocks so far have left, this one included, o <- o h(GAP o) + conv(o). The
+/// first block of the group owns the shared parts, child unit.
 class DlaLight final : public MrlaLight {
  public:
   DlaLight(const LayerPlace& place, const DlaOptions& options, std::shared_ptr<SharedParts> shared,
@@ -74,7 +74,7 @@ const Registry<MethodInfo>::Add added{{
     .name = "dla_light",
     .summary = "gated layer attention that refreshes what a block's shortcut brings",
     .paper = kDlaPaper,
-    .semantics = 1,
+    .semantics = 2,
     .phase = Phase::LayerAttention,
     .needs = {Slot::LayerAttention},
     .conflicts = {},

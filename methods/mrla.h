@@ -97,7 +97,7 @@ class MrlaBase : public Mrla {
   /// Called with the last entry of the cache, this block's, in its place: changes what earlier ones
   /// hold before they are retrieved from.
   virtual void refresh(LayerHistory&) {}
-  /// Called after retrieval, with this block's pooled map.
+  /// Called before refresh(), with this block's pooled map.
   virtual void advance(const at::Tensor&, LayerHistory&) {}
   /// sum_i weights[.., i] v_i over the cache, weights (B, g, t).
   virtual at::Tensor sum_values(const at::Tensor& weights, const ForwardState& state) const;
@@ -129,7 +129,7 @@ class MrlaLight : public Mrla {
   void forget(const std::vector<std::string>& parts) override;
   /// Renews o before it is used.
   virtual at::Tensor refresh(const at::Tensor& previous, LayerHistory&) { return previous; }
-  /// Called after retrieval, with this block's pooled map.
+  /// Called before refresh(), with this block's pooled map.
   virtual void advance(const at::Tensor&, LayerHistory&) {}
 
  private:

@@ -21,10 +21,10 @@ at::Tensor MrlaBase::retrieve(const at::Tensor& map, const at::Tensor&, ForwardS
   if (skip() == SkipMode::None && wants_shadow(state)) record_shadow(query, key, state);
   history.keys.push_back(key);
   history.values.push_back(share_map(value_of(map)));
+  advance(pooled, history);
   refresh(history);
   history.retrieved =
       skip() == SkipMode::Recur ? recur(query, history) : retrieve_all(query, state);
-  advance(pooled, history);
   return history.retrieved;
 }
 

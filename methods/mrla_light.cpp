@@ -39,9 +39,9 @@ at::Tensor MrlaLight::retrieve(const at::Tensor& map, const at::Tensor& previous
   const at::Tensor logits = logits_of(query, key);
   if (state.retrievals) record_logits(logits, state);
   const at::Tensor value = on_tokens() ? at::gelu(value_of(map)) : value_of(map);
+  advance(pooled, history);
   const at::Tensor before = refresh(previous, history).to(value.scalar_type());
   history.retrieved = weighted_sum(channel_weights(logits), {{value}, {before}}, state);
-  advance(pooled, history);
   return history.retrieved;
 }
 

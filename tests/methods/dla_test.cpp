@@ -126,6 +126,7 @@ TEST(DlaBase, RefreshesKeysAndValuesBeforeItRetrieves) {
   std::vector<at::Tensor> keys, values;
   for (std::size_t t = 0; t < kBlocks; ++t) {
     const at::Tensor y = mean_of(maps[t]), query = conv_of(*modules[t], "query", y);
+    cell.advance(y);
     for (std::size_t i = 0; i < t; ++i) {
       keys[i] = keys[i] * cell.context(keys[i]);
       values[i] = values[i] * on_map(cell.context(mean_of(values[i])));
@@ -141,7 +142,6 @@ TEST(DlaBase, RefreshesKeysAndValuesBeforeItRetrieves) {
       expected += values[i] * on_map(weight.repeat_interleave(kHeadDim, 1));
     }
     EXPECT_LT(largest_difference(outputs.retrieved[t], expected), 1e-13) << t;
-    cell.advance(y);
   }
 }
 
@@ -155,6 +155,7 @@ TEST(DlaLight, RefreshesWhatTheShortcutBrings) {
   for (std::size_t t = 0; t < kBlocks; ++t) {
     const LayerAttention& module = *modules[t];
     const at::Tensor y = mean_of(maps[t]);
+    cell.advance(y);
     const at::Tensor mixed =
         at::conv2d(previous[t], parameter(*modules[0], "unit.mix"), {}, 1, 1, 1, kChannels);
     const at::Tensor o = previous[t] * on_map(cell.context(mean_of(previous[t]))) + mixed;
@@ -164,7 +165,6 @@ TEST(DlaLight, RefreshesWhatTheShortcutBrings) {
         value_of(module, maps[t]) * on_map(gate.repeat_interleave(kHeadDim, 1)) +
         o * parameter(module, "gain");
     EXPECT_LT(largest_difference(outputs.retrieved[t], expected), 1e-13) << t;
-    cell.advance(y);
   }
 }
 
@@ -214,8 +214,10 @@ TEST(SharedCells, LeaveSamplesToThemselves) {
   }
 }
 
-// Counted on the public models of dynamic layer attention, 32 x 32, where something of up to 2 C
-// for each refreshed entry counts that is no convolution and no linear layer.
+// Counted on the public models of dynamic layer attention, 32 x 32. When these refresh, they show
+// the cell the hidden state of one sample in place of the batch's, which hardly counts. Per sample,
+// what the cell makes of a state takes C^2 once for each of the n + 1 states of a stage, and the
+// count knows n of them.
 constexpr test::PublishedSize kSizes[] = {
     {"resnet20", "dla_base", 10, 405'230, 36.33},
     {"resnet56", "dla_base", 10, 795'990, 97.06},
@@ -239,8 +241,9 @@ constexpr test::PublishedSize kSizes[] = {
 
 TEST(SharedCells, HaveThePublishedSizes) {
   test::expect_published_sizes(kSizes, [](const test::PublishedSize& row, double mega_macs) {
-    EXPECT_LT(mega_macs, row.mega_macs + 0.005);
-    EXPECT_GT(mega_macs, row.mega_macs * (1 - 4e-4));
+    constexpr double kLastStates = (64.0 * 64.0 + 128.0 * 128.0 + 256.0 * 256.0) / 1e6;
+    EXPECT_LT(mega_macs - kLastStates, row.mega_macs + 0.005);
+    EXPECT_GT(mega_macs - kLastStates, row.mega_macs * (1 - 4e-4));
   });
 }
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Training steps and forward passes on one GPU: ablate-train against timm + PyTorch on the same card, in turns.
 # usage: bench/gpu_step.sh [SECONDS [CASE...]]      (default 3 s a measurement, all cases)
-# CASE is MODEL:BATCH:WORK:MODE: WORK train or infer; MODE is the rival's: eager, compile, graph, graph_compile.
+# CASE is MODEL:BATCH:WORK:MODE: WORK train or infer; MODE is the rival's: eager, compile, autotune, graph,
+# graph_compile, graph_autotune (bench/peers/timm_gpu.py).
 # Environment: ABLATE_TRAIN (default build/release/bin/ablate-train), PYTHON with timm 1.0.29 and torch 2.11
 # (default python3). Prints one JSON line a measurement and a table of ratios.
 set -eu

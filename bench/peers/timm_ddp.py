@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from timm_gpu import make_model
+from timm_gpu import make_model, set_switches
 
 WINDOW_SECONDS = 0.25
 
@@ -34,7 +34,7 @@ def training(name: str, batch: int, device: int, together: bool):
         images = images.to(memory_format=torch.channels_last)
     labels = torch.arange(batch, device=device) % classes
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05, fused=True)
-    criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+    criterion = torch.compile(torch.nn.CrossEntropyLoss(label_smoothing=0.1))
     if together:
         model = DistributedDataParallel(model, device_ids=[device], gradient_as_bucket_view=True,
                                         static_graph=True)
@@ -89,9 +89,7 @@ def measure(name: str, batch: int, seconds: float, device: int) -> dict:
 
 def run_rank(rank: int, size: int, port: int, cases: list[str], seconds: float) -> None:
     torch.cuda.set_device(rank)
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
+    set_switches()
     dist.init_process_group("nccl", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size,
                             device_id=torch.device("cuda", rank))
     for case in cases:

@@ -1,8 +1,10 @@
 """The rival's side of the GPU benchmarks: timm + PyTorch, eager, compiled, or captured into one graph.
 
 Synthetic images on the device; label smoothing 0.1, drop path 0.1 (transformers), fused AdamW, bf16
-autocast with fp32 weights. Prints one JSON object a case: median of windows of steps, each window
-synchronised at its end.
+autocast with fp32 weights; inference in fp16. Modes: eager; compile, torch.compile as it comes;
+autotune, with its own search for kernels; graph, graph_compile and graph_autotune, the same as one
+CUDA graph of a whole step or pass. Prints one JSON object a case: median of windows of steps, each
+window synchronised at its end.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import torch
 
 from windows import measure
 
+MODES = ("eager", "compile", "autotune", "graph", "graph_compile", "graph_autotune")
 CIFAR_VIT = dict(img_size=32, patch_size=4, num_classes=100)
 
 
@@ -25,39 +28,50 @@ def make_model(name: str) -> tuple[torch.nn.Module, int, int]:
     return timm.create_model(name, num_classes=1000, **options), 224, 1000
 
 
-def training(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, mode: str,
-             autocast: bool = True):
-    """A function that makes one step: forward, loss, backward, AdamW."""
-    graph = mode in ("graph", "graph_compile")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05, fused=True,
-                                  capturable=graph)
-    criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
-    network = torch.compile(model) if mode in ("compile", "graph_compile") else model
+def compiled(function, mode: str):
+    if mode.endswith("autotune"):
+        return torch.compile(function, mode="max-autotune-no-cudagraphs")
+    return torch.compile(function) if mode.endswith("compile") else function
 
-    def step() -> None:
-        with torch.autocast("cuda", torch.bfloat16, enabled=autocast, cache_enabled=not graph):
-            loss = criterion(network(images), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=not graph)
 
-    if not graph:
-        return step
+def captured(run):
+    """A function that replays one call of `run`."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(4):
-            step()
+            run()
     torch.cuda.synchronize()
-    captured = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(captured, stream=stream):
-        step()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        run()
 
     def replay() -> None:
-        captured.replay()
+        graph.replay()
 
-    replay.captured = step  # holds the parameters, which the graph reads but does not own
+    replay.captured = run  # holds the parameters, which the graph reads but does not own
     return replay
+
+
+def training(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, mode: str,
+             autocast: bool = True):
+    """A function that makes one step: forward, loss, backward, AdamW."""
+    graph = mode.startswith("graph")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05, fused=True,
+                                  capturable=graph)
+    criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+    loss_of = compiled(lambda x, y: criterion(model(x), y), mode)
+
+    def step() -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=autocast, cache_enabled=not graph):
+            loss = loss_of(images, labels)
+        loss.backward()
+        optimizer.step()
+        # In a graph, too: backward then writes gradients into the graph's memory, without clearing it
+        # first and adding to it.
+        optimizer.zero_grad(set_to_none=True)
+
+    return captured(step) if graph else step
 
 
 def side_by_side(copies: list):
@@ -78,29 +92,36 @@ def inference(model: torch.nn.Module, images: torch.Tensor, mode: str, half: boo
     model = model.eval()
     if half:
         model, images = model.half(), images.half()
-    network = torch.compile(model) if mode == "compile" else model
+    network = compiled(model, mode)
 
     def run() -> None:
         with torch.inference_mode():
             network(images)
 
-    return run
+    return captured(run) if mode.startswith("graph") else run
+
+
+def set_switches(tf32: bool = True) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = True
+    torch._dynamo.config.recompile_limit = 64  # models side by side must not fall back to eager
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("cases", nargs="+", metavar="MODEL:BATCH:WORK:MODE",
-                        help="WORK: train, infer; MODE: eager, compile, graph, graph_compile")
+                        help=f"WORK: train, infer; MODE: {', '.join(MODES)}")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--warm-up", type=int, default=5)
     parser.add_argument("--copies", type=int, default=1, help="models side by side, in streams")
     args = parser.parse_args()
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
+    set_switches()
 
     for case in args.cases:
         name, batch, work, mode = case.split(":")
+        if work not in ("train", "infer") or mode not in MODES:
+            parser.error(f"{case}: WORK is train or infer, MODE one of {', '.join(MODES)}")
         torch.manual_seed(0)
         torch._dynamo.reset()
         torch.cuda.empty_cache()

@@ -15,14 +15,14 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from timm_gpu import inference, training
+from timm_gpu import MODES, inference, set_switches, training
 from windows import measure
 
 
 def match(keys: torch.Tensor, r: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Numbers within A (even tokens) of the kept and the merged ones, and within B of their partners."""
     with torch.no_grad():
-        unit = F.normalize(keys.float(), dim=-1)
+        unit = F.normalize(keys, dim=-1)
         scores = unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)
         scores[:, 0] = -torch.inf  # the class token stays
         best, partner = scores.max(-1)
@@ -116,20 +116,18 @@ def read_case(text: str) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("cases", nargs="+", metavar="MODEL:BATCH:WORK:MODE:DTYPE:R:REMOVED",
-                        help="WORK: train, infer; MODE: eager, compile; DTYPE: half (bf16 autocast, "
-                        "fp16 inference) or fp32; R: tokens merged a block; REMOVED: blocks without "
-                        "attention, 0,2,4 or nothing")
+                        help=f"WORK: train, infer; MODE: {', '.join(MODES)}; DTYPE: half (bf16 "
+                        "autocast, fp16 inference) or fp32; R: tokens merged a block; REMOVED: "
+                        "blocks without attention, 0,2,4 or nothing")
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--warm-up", type=int, default=5)
     args = parser.parse_args()
-    torch.backends.cudnn.benchmark = True
     for text in args.cases:
         case = read_case(text)
         torch.manual_seed(0)
         torch._dynamo.reset()
         torch.cuda.empty_cache()
-        torch.backends.cuda.matmul.allow_tf32 = case["dtype"] != "fp32"
-        torch.backends.cudnn.allow_tf32 = case["dtype"] != "fp32"
+        set_switches(tf32=case["dtype"] != "fp32")
         record = {"side": "timm", **case, "device": torch.cuda.get_device_name(),
                   "torch": torch.__version__, "timm": timm.__version__}
         try:

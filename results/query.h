@@ -22,7 +22,8 @@ struct QueryResult {
 
 /// Runs one read-only statement (`ablate query`) on its own connection. The database cannot be
 /// changed: the file is opened read-only, `query_only` is set, and an authorizer admits nothing
-/// but reading, functions and harmless pragmas (no ATTACH, no temporary tables, no extensions).
+/// but reading, functions (json_each and json_tree as tables, too) and harmless pragmas (no ATTACH,
+/// no temporary tables, no extensions).
 /// Throws SpecError for anything else and for SQL errors, naming the known tables when one is
 /// missing.
 QueryResult query_database(const std::filesystem::path& file, const std::string& sql);

@@ -67,6 +67,22 @@ TEST_F(Query, ViewsJsonAndPlansWork) {
     EXPECT_FALSE(query_database(file, sql).columns.empty()) << sql;
 }
 
+TEST_F(Query, JsonUnfoldsIntoRows) {
+  EXPECT_EQ(
+      shown(query_database(file, "SELECT key, value FROM json_each('{\"a\": 1, \"b\": [2]}')"),
+            QueryFormat::Csv),
+      "key,value\na,1\nb,[2]\n");
+  EXPECT_EQ(shown(query_database(file,
+                                 "SELECT seed, j.fullkey FROM run, json_tree('[[5]]') AS j "
+                                 "WHERE atom IS NOT NULL ORDER BY seed"),
+                  QueryFormat::Csv),
+            "seed,fullkey\n1,$[0][0]\n2,$[0][0]\n");
+  for (const char* other : {"SELECT * FROM sqlite_stmt", "UPDATE json_each SET value = 1",
+                            "CREATE VIRTUAL TABLE t USING json_each"}) {
+    EXPECT_THROW(query_database(file, other), SpecError) << other;
+  }
+}
+
 TEST_F(Query, NothingCanBeChanged) {
   const std::string before = read_file(file);
   const std::string attach = cat("ATTACH '", (folder / "x.db").string(), "' AS x");
@@ -173,6 +189,7 @@ TEST_F(Merge, OneLabelNeverMeansTwoVariants) {
     ResultStore store(folder / file);
     RegisteredRun run = make_run("run of " + config, config);
     run.label = "dense";
+    run.notes = {"of " + config, "and more"};
     store.register_sweep({"one", "text"}, std::vector{run});
   };
   sweep_of("x.db", "epochs 1");
@@ -189,6 +206,11 @@ TEST_F(Merge, OneLabelNeverMeansTwoVariants) {
                             "JOIN sweep_variant USING(sweep_id, variant_id) "
                             "JOIN variant USING(variant_id)"),
               "3|3|3|3|1|\n");
+    EXPECT_EQ(test::rows_of(store,
+                            "SELECT config_hash, text FROM variant_note JOIN variant "
+                            "USING(variant_id) ORDER BY config_hash, position"),
+              "epochs 1|of epochs 1|\nepochs 1|and more|\nepochs 2|of epochs 2|\n"
+              "epochs 2|and more|\nepochs 3|of epochs 3|\nepochs 3|and more|\n");
   }
 }
 

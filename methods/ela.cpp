@@ -269,7 +269,7 @@ const Registry<MethodInfo>::Add added{{
     .summary = "layer attention that skips retrievals which differ little from their neighbour's",
     .paper = "Li and Huang, Enhancing Layer Attention Efficiency through Pruning Redundant "
              "Retrievals, arXiv 2503.06473",
-    .semantics = 1,
+    .semantics = 2,
     .phase = Phase::LayerAttention,
     .needs = {Slot::LayerAttention},
     .conflicts = {},

@@ -71,7 +71,8 @@ bool fit_source(const MappingSettings& settings, Mapping& mapping) {
   if (variance < kNoVariance) return false;
   mapping.z = z;
   mapping.fit = fit_by_moments(mean, variance);
-  mapping.tau = mapping.fit.quantile(std::clamp(settings.limit, 0.0, 1.0));
+  const double limit = std::clamp(settings.limit, 0.0, 1.0);
+  mapping.tau = mapping.fit.quantile(settings.beta_target ? settings.target.cdf(limit) : limit);
   for (std::size_t i = 0; i < z.size(); ++i) mapping.score[i] = mapping.fit.cdf(z[i]);
   return true;
 }

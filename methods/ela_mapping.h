@@ -61,7 +61,7 @@ struct Mapping {
   std::vector<double> score{};  ///< smaller: more redundant
   std::vector<bool> flagged{};  ///< redundant by the rule (but for Bernoulli)
   std::vector<bool> clear{};    ///< not redundant, by more than the hysteresis
-  // Of a Beta source: the fit, and Q(limit), so that score <= limit is z <= tau.
+  // Of a Beta source: the fit, and where z makes the score the limit: score <= limit is z <= tau.
   Beta fit{std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
   double tau = std::numeric_limits<double>::quiet_NaN();
 };

@@ -34,10 +34,10 @@ struct ControllerSettings {
 struct SearchPlan {
   std::int64_t warmup = 0;  ///< nothing is decided before
   std::int64_t freeze = 0;  ///< the last decision, at its start; nothing changes afterwards
-  std::int64_t period = 1;  ///< of decisions
+  std::int64_t period = 1;  ///< of decisions before
 
   bool decides(std::int64_t epoch) const {
-    return epoch >= warmup && epoch <= freeze && (epoch - warmup) % period == 0;
+    return epoch == freeze || (epoch >= warmup && epoch < freeze && (epoch - warmup) % period == 0);
   }
 };
 

@@ -201,7 +201,8 @@ TEST(ElaSettings, PlanByDefaultAndByHand) {
   const SearchPlan sparse =
       settings_of("warmup_epochs = 3\nfreeze_epoch = 20\nperiod = 5").plan(60);
   for (int epoch = 0; epoch < 25; ++epoch) {
-    EXPECT_EQ(sparse.decides(epoch), epoch == 3 || epoch == 8 || epoch == 13 || epoch == 18);
+    EXPECT_EQ(sparse.decides(epoch),
+              epoch == 3 || epoch == 8 || epoch == 13 || epoch == 18 || epoch == 20);
   }
   // Controls need no divergences and may begin at once.
   EXPECT_TRUE(settings_of("preset = 'every_other'\nwarmup_epochs = 0").plan(8).decides(0));

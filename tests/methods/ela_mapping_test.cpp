@@ -163,6 +163,17 @@ TEST(ElaMapping, ScoreBelowTheQuantileIsBoundedValueBelowTau) {
   }
 }
 
+TEST(ElaMapping, TauIsWhereTheScoreIsTheLimitUnderABetaTargetToo) {
+  const MappingSettings settings{.source = Source::Beta, .beta_target = true, .limit = 0.2};
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    const Mapping mapping = map_divergences(settings, layers_of(random_divergences(seed, 12)));
+    EXPECT_NEAR(settings.target.quantile(mapping.fit.cdf(mapping.tau)), 0.2, 1e-9);
+    for (std::size_t i = 0; i < mapping.z.size(); ++i) {
+      EXPECT_EQ(mapping.flagged[i], mapping.z[i] <= mapping.tau) << seed << " " << i;
+    }
+  }
+}
+
 TEST(ElaMapping, NeitherOrderNorUnitsMatter) {
   for (std::uint64_t seed = 0; seed < 10; ++seed) {
     std::vector<double> d = random_divergences(seed, 9);

@@ -58,7 +58,8 @@ struct GradientReducer::State {
 
 namespace {
 
-/// Fires when a parameter's `.grad` is final for this backward.
+/// Fires when a parameter's `.grad` is final for this backward, also when no function that took the
+/// parameter left autograd something to accumulate.
 class ReadyHook final : public torch::autograd::PostAccumulateGradHook {
  public:
   explicit ReadyHook(std::function<void()> notify) : notify_(std::move(notify)) {}
@@ -177,12 +178,6 @@ void GradientReducer::arm() {
   for (const GradientBucket& bucket : state.buckets)
     state.missing.push_back(bucket.segments.size());
   state.works.clear();
-}
-
-void GradientReducer::gradient_ready(std::size_t segment) {
-  ABLATE_CHECK(segment < state_->segments.size(), "gradient ", segment, " of ",
-               state_->segments.size());
-  state_->on_gradient(segment);
 }
 
 void GradientReducer::finish() {

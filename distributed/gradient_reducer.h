@@ -53,7 +53,8 @@ std::vector<GradientBucket> plan_buckets(const std::vector<GradientSegment>& seg
 ///
 /// In a step: arm() before the last micro-batch's backward, finish() after it. A bucket is started
 /// when all its gradients are there and all earlier buckets are started, so that ranks start equal
-/// collectives in equal order. Sums are in the order of the communicator, then multiplied by
+/// collectives in equal order. A gradient is there when all functions that took the parameter are
+/// through, be it that autograd accumulated it or that they wrote it into the buffer themselves. Sums are in the order of the communicator, then multiplied by
 /// 1 / size once. World size 1 does nothing.
 ///
 /// On a device communicator a step may be captured into a CUDA graph: all work is enqueued behind
@@ -73,10 +74,6 @@ class GradientReducer {
 
   /// The backward that follows is the step's last one.
   void arm();
-  /// The gradient of parameters[segment] is in the buffer: for backward passes that write it there
-  /// themselves; what autograd accumulates is announced by its hooks. On the thread and the stream
-  /// of the backward pass. Without arm() it means nothing.
-  void gradient_ready(std::size_t segment);
   /// Reduces what backward left (parameters without gradient count as zero) and waits until the
   /// buffer holds the mean (or the sum, see ReducerOptions::average). Throws TransientError when a
   /// collective fails.

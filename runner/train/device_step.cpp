@@ -42,9 +42,6 @@ DeviceStep::DeviceStep(Parts parts)
     reducer_ = std::make_unique<GradientReducer>(
         *parts_.communicator, parts_.arena.gradients(), parts_.arena.gradient_segments(),
         parts_.arena.parameter_tensors(), ReducerOptions{.wire = parts_.wire, .average = false});
-    if (context_) {
-      context_->on_gradient = [this](std::size_t i) { reducer_->gradient_ready(i); };
-    }
   }
   make_micro_batches();
   make_slots();
@@ -63,12 +60,10 @@ DeviceStep::~DeviceStep() {
 void DeviceStep::bind_parameters() {
   context_.emplace(parts_.arena.parameters().device());
   parts_.arena.refresh_working();
-  const auto& segments = parts_.arena.segments();
-  for (std::size_t i = 0; i < segments.size(); ++i) {
-    context_->bind(segments[i].parameter,
-                   {.working = ParameterArena::part(parts_.arena.working(), segments[i]),
-                    .gradient = ParameterArena::part(parts_.arena.gradients(), segments[i]),
-                    .index = i});
+  for (const ArenaSegment& segment : parts_.arena.segments()) {
+    context_->bind(segment.parameter,
+                   {.working = ParameterArena::part(parts_.arena.working(), segment),
+                    .gradient = ParameterArena::part(parts_.arena.gradients(), segment)});
   }
   context_->gemm().set_choices(parts_.choices);
   context_->gemm().set_timing(true);
@@ -216,7 +211,6 @@ DeviceStepResult DeviceStep::wait() {
 }
 
 void DeviceStep::run() {
-  if (context_) context_->begin_step();
   parts_.arena.zero_grad();
   agreed_.zero_();
   norms_.begin_step();

@@ -18,7 +18,7 @@ using std::chrono::milliseconds;
 
 constexpr std::int64_t kWidth = 64, kRows = 32;
 constexpr int kWeights = 4, kSteps = 20, kEager = 3;
-constexpr double kRate = 0.01;  // the loss falls steadily: rounding does not grow
+constexpr double kRate = 0.002;  // the loss falls steadily: rounding does not grow
 
 c10::DeviceIndex index_of(int device) { return static_cast<c10::DeviceIndex>(device); }
 
@@ -26,12 +26,9 @@ c10::DeviceIndex index_of(int device) { return static_cast<c10::DeviceIndex>(dev
 class OwnProduct : public torch::autograd::Function<OwnProduct> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
-                            const at::Tensor& weight, const at::Tensor& gradient,
-                            std::int64_t segment, std::int64_t reducer) {
+                            const at::Tensor& weight, const at::Tensor& gradient) {
     context->save_for_backward({x, weight});
     context->saved_data["gradient"] = gradient;
-    context->saved_data["segment"] = segment;
-    context->saved_data["reducer"] = reducer;
     return at::mm(x, weight.t());
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -39,11 +36,7 @@ class OwnProduct : public torch::autograd::Function<OwnProduct> {
     const auto saved = context->get_saved_variables();
     at::Tensor place = context->saved_data["gradient"].toTensor();
     place.add_(at::mm(gradients[0].t(), saved[0]));
-    if (const auto address = context->saved_data["reducer"].toInt()) {
-      reinterpret_cast<GradientReducer*>(address)->gradient_ready(
-          static_cast<std::size_t>(context->saved_data["segment"].toInt()));
-    }
-    return {at::mm(gradients[0], saved[1]), {}, {}, {}, {}};
+    return {at::mm(gradients[0], saved[1]), {}, {}};
   }
 };
 
@@ -54,7 +47,7 @@ struct Training {
     const auto floats = at::TensorOptions(device).dtype(at::kFloat);
     constexpr std::int64_t kSize = kWidth * kWidth;
     gradients = at::zeros({kWeights * kSize}, floats);
-    values = at::sin(at::arange(kWeights * kSize, floats) * 0.7) / 3;
+    values = at::sin(at::arange(kWeights * kSize, floats) * 0.7) / 8;
     numbers = at::zeros({3}, floats.dtype(at::kDouble));
     for (int i = 0; i < kWeights; ++i) {
       const std::int64_t offset = i * kSize;
@@ -66,12 +59,11 @@ struct Training {
     }
   }
 
-  at::Tensor loss(const at::Tensor& input, GradientReducer* reducer) {
+  at::Tensor loss(const at::Tensor& input) {
     at::Tensor x = input;
     for (int i = kWeights - 1; i >= 0; --i) {
       const auto k = static_cast<std::size_t>(i);
-      x = at::tanh(i % 2 == 0 ? OwnProduct::apply(x, weights[k].detach(), weights[k].grad(), i,
-                                                  reinterpret_cast<std::int64_t>(reducer))
+      x = at::tanh(i % 2 == 0 ? OwnProduct::apply(x, weights[k], weights[k].grad())
                               : at::mm(x, weights[k].t()));
     }
     return x.square().sum(1).mean();
@@ -80,7 +72,7 @@ struct Training {
   /// What a captured training step does with its communicator.
   void step(Communicator& communicator, GradientReducer& reducer, const at::Tensor& input) {
     gradients.zero_();
-    const at::Tensor value = loss(input, &reducer);
+    const at::Tensor value = loss(input);
     reducer.arm();
     value.backward();
     reducer.finish();
@@ -185,7 +177,7 @@ TEST_F(NcclRankGpu, RanksTogetherTrainLikeOneOnTheWholeBatch) {
   double loss = 0;
   for (int i = 0; i < kSteps; ++i) {
     whole.gradients.zero_();
-    const at::Tensor value = whole.loss(input, nullptr);
+    const at::Tensor value = whole.loss(input);
     value.backward();
     loss = value.item<double>();
     const at::NoGradGuard no_grad;
@@ -197,7 +189,7 @@ TEST_F(NcclRankGpu, RanksTogetherTrainLikeOneOnTheWholeBatch) {
   const auto [rounded, unused] = train(small_buckets(Wire::Bfloat16, true), true);
   const double error = (rounded - whole.values).norm().item<double>() / moved;
   std::cout << "relative error of " << kSteps << " steps with a bfloat16 wire: " << error << "\n";
-  EXPECT_LT(error, 0.02);
+  EXPECT_LT(error, 0.01);
 }
 
 TEST_F(NcclRankGpu, AGraphKeepsTheCommunicatorAlive) {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <optional>
 
 #include <gtest/gtest.h>
@@ -71,7 +72,6 @@ class DensePass {
     }
     if (context) {
       state.fused = &*context;
-      context->begin_step();
     }
     logits = model->forward(images, state).to(at::kFloat);
     at::Tensor loss = mixture(logits);
@@ -86,8 +86,7 @@ class DensePass {
     const auto parameters = model->parameters();
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       context->bind(parameters[i], {.working = parameters[i].detach().to(at::kBFloat16),
-                                    .gradient = gradients[i],
-                                    .index = i});
+                                    .gradient = gradients[i]});
     }
   }
   at::Tensor flat() const {
@@ -144,18 +143,26 @@ TEST_P(FusedDenseGpu, PlainPassesAreThoseOfTheCpu) {
   EXPECT_LT(dense_distance(device.flat(), host.flat()), 1e-3);
 }
 
-// Merging may choose other pairs where keys are rounded, so only the others are compared.
+// Plain operations in bfloat16 are the measure; two roundings of one size differ. Merging may choose
+// other pairs where keys are rounded, so only the others are compared.
 TEST_P(FusedDenseGpu, FusedPassesAreNearPlainOnes) {
-  DensePass plain(GetParam()), fused(GetParam());
+  DensePass plain(GetParam()), fused(GetParam()), rounded(GetParam());
   plain.run();
   fused.fuse();
   fused.run();
+  {
+    const test::Bfloat16Autocast in_bfloat16(at::kCUDA);
+    rounded.run();
+  }
+  const double coarse = dense_distance(rounded.flat(), plain.flat());
   std::cout << "relative distance: logits " << dense_distance(fused.logits, plain.logits)
-            << ", gradient " << dense_distance(fused.flat(), plain.flat()) << "\n";
+            << ", gradient " << dense_distance(fused.flat(), plain.flat())
+            << "; plain bfloat16: logits " << dense_distance(rounded.logits, plain.logits)
+            << ", gradient " << coarse << "\n";
   EXPECT_TRUE(fused.flat().isfinite().all().item<bool>());
   if (!GetParam().merges) {
     EXPECT_LT(dense_distance(fused.logits, plain.logits), 0.05);
-    EXPECT_LT(dense_distance(fused.flat(), plain.flat()), 0.1);
+    EXPECT_LT(dense_distance(fused.flat(), plain.flat()), std::max(0.05, 1.5 * coarse));
   }
   const auto names = plain.model->named_parameters();
   for (std::size_t i = 0; i < plain.gradients.size(); ++i) {

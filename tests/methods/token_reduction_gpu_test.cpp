@@ -64,8 +64,7 @@ class ReducedModel {
     const auto parameters = model_->parameters();
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       fused_->bind(parameters[i], {.working = parameters[i].detach().to(at::kBFloat16),
-                                   .gradient = gradients_[i],
-                                   .index = i});
+                                   .gradient = gradients_[i]});
     }
   }
 
@@ -77,7 +76,6 @@ class ReducedModel {
     if (images_.is_cuda()) state.device_step = step_;
     if (fused_) {
       state.fused = &*fused_;
-      fused_->begin_step();
     }
     const at::Tensor logits = model_->forward(images_, state).to(upstream_.scalar_type());
     at::Tensor loss = (logits * upstream_).sum();

@@ -83,8 +83,7 @@ struct FusedResNet {
     for (const at::Tensor& parameter : model->parameters()) {
       gradients.push_back(at::zeros(parameter.sizes(), parameter.options()));
       context->bind(parameter, {.working = parameter.detach().to(at::kBFloat16),
-                                .gradient = gradients.back(),
-                                .index = gradients.size() - 1});
+                                .gradient = gradients.back()});
     }
   }
   /// Adds to the gradients.
@@ -92,7 +91,6 @@ struct FusedResNet {
     ForwardState state;
     state.fused = &*context;
     state.norm_shares = &norms->parts();
-    context->begin_step();
     norms->begin_step();
     (model->forward(images, state).to(at::kFloat) * upstream).sum().backward();
     norms->commit(nullptr);

@@ -70,7 +70,6 @@ class StagedPass {
     ForwardState state;
     if (context) {
       state.fused = &*context;
-      context->begin_step();
     }
     logits = model->forward(images, state).to(at::kFloat);
     (logits * upstream).sum().backward();
@@ -82,8 +81,7 @@ class StagedPass {
     const auto parameters = model->parameters();
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       context->bind(parameters[i], {.working = parameters[i].detach().to(at::kBFloat16),
-                                    .gradient = gradients[i],
-                                    .index = i});
+                                    .gradient = gradients[i]});
     }
   }
   at::Tensor flat() const {

@@ -107,8 +107,7 @@ struct CutVit {
     const auto parameters = model->parameters();
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       context->bind(parameters[i], {.working = parameters[i].detach().to(at::kBFloat16),
-                                    .gradient = gradients[i],
-                                    .index = i});
+                                    .gradient = gradients[i]});
     }
   }
   void run() {
@@ -116,7 +115,6 @@ struct CutVit {
     ForwardState state;
     if (context) {
       state.fused = &*context;
-      context->begin_step();
     }
     logits = model->forward(images, state).to(at::kFloat);
     (logits * upstream).sum().backward();

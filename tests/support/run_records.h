@@ -16,6 +16,13 @@
 
 namespace ablate::test {
 
+/// Algorithms of matrix products are chosen by timing: runs in the folder `to` take those of `from`.
+inline void keep_gemm_choices(const std::filesystem::path& from, const std::filesystem::path& to) {
+  if (!std::filesystem::exists(from / "gemm")) return;
+  std::filesystem::create_directories(to);
+  std::filesystem::copy(from / "gemm", to / "gemm", std::filesystem::copy_options::recursive);
+}
+
 /// All tensors of a safetensors file by name.
 inline std::map<std::string, at::Tensor> read_tensors(const std::filesystem::path& file) {
   std::map<std::string, at::Tensor> tensors;

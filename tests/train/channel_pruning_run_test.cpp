@@ -168,10 +168,7 @@ TEST_F(ChannelPruningRunGpu, ContinuesBitForBit) {
     const RunSpec spec = resolve_table(kPrunedVit, {cat("precision=", precision)});
     const TempFolder out;
     const RunRecord whole = pruned_run(spec, out / "whole", "cuda");
-    if (fs::exists(out / "whole" / "gemm")) {
-      fs::create_directories(out / "pieces");
-      fs::copy(out / "whole" / "gemm", out / "pieces" / "gemm");
-    }
+    keep_gemm_choices(out / "whole", out / "pieces");
     Environment environment = environment_in(out / "pieces");
     environment.device = "cuda";
     for (environment.attempt = 1; environment.attempt < 80; ++environment.attempt) {

@@ -94,11 +94,7 @@ class DeviceRanksGpu : public testing::TestWithParam<std::string> {
 TEST_P(DeviceRanksGpu, TwoRanksRepeatBitForBitAndFollowOne) {
   const TempFolder out;
   const RunRecord two = run_on_two(GetParam(), out / "two");
-  // Algorithms are chosen by timing; a second run keeps the choice.
-  if (fs::exists(out / "two" / "gemm")) {
-    fs::create_directories(out / "again");
-    fs::copy(out / "two" / "gemm", out / "again" / "gemm", fs::copy_options::recursive);
-  }
+  keep_gemm_choices(out / "two", out / "again");
   expect_same_bits(two, run_on_two(GetParam(), out / "again"));
 
   const RunSpec spec = rank_spec(GetParam());

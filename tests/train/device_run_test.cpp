@@ -131,10 +131,7 @@ TEST_P(DeviceRunGpu, ContinuesBitForBit) {
     const RunSpec spec = device_spec(joined(GetParam().overrides, precision));
     const TempFolder out;
     const RunRecord whole = run_on("cuda", spec, out / "whole");
-    if (fs::exists(out / "whole" / "gemm")) {
-      fs::create_directories(out / "pieces");
-      fs::copy(out / "whole" / "gemm", out / "pieces" / "gemm");
-    }
+    keep_gemm_choices(out / "whole", out / "pieces");
     Environment environment = environment_on_device(out / "pieces");
     for (environment.attempt = 1; environment.attempt < 20; ++environment.attempt) {
       if (run_attempt(spec, environment, 1, true).state == OutcomeState::Done) break;

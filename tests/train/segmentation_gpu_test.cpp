@@ -47,7 +47,11 @@ class SegmentationGpu : public testing::Test {
 
   static RunRecord run_on(const char* device, const RunSpec& spec) {
     const TempFolder out;
-    Environment environment = environment_in(out.path());
+    return run_in(out.path(), device, spec);
+  }
+  static RunRecord run_in(const std::filesystem::path& out, const char* device,
+                          const RunSpec& spec) {
+    Environment environment = environment_in(out);
     environment.device = device;
     const Outcome outcome = run_attempt(spec, environment);
     EXPECT_EQ(outcome.state, OutcomeState::Done) << outcome.detail;
@@ -104,7 +108,10 @@ TEST_F(SegmentationGpu, RunsComputeWhatTheCpuComputes) {
 // Captured steps with bfloat16 operands: close to single precision, and the same bits twice.
 TEST_F(SegmentationGpu, CapturedRunsRepeatTheirBits) {
   const RunSpec spec = resolve_table(kDeviceDense, {"precision=bf16"});
-  const RunRecord first = run_on("cuda", spec), again = run_on("cuda", spec);
+  const TempFolder out;
+  const RunRecord first = run_in(out / "first", "cuda", spec);
+  keep_gemm_choices(out / "first", out / "again");
+  const RunRecord again = run_in(out / "again", "cuda", spec);
   EXPECT_EQ(first.series.at("train/loss"), again.series.at("train/loss"));
   EXPECT_EQ(first.finals, again.finals);
   expect_same_tensors(first.weights, again.weights);
@@ -116,9 +123,10 @@ TEST_F(SegmentationGpu, CapturedRunsRepeatTheirBits) {
 
 TEST_F(SegmentationGpu, RunsGoOnAsIfNothingHadHappened) {
   const RunSpec spec = resolve_table(kDeviceDense, {"precision=bf16", "epochs=1"});
-  const RunRecord at_once = run_on("cuda", spec);
-  const TempFolder pieces;
-  Environment environment = environment_in(pieces.path());
+  const TempFolder out;
+  const RunRecord at_once = run_in(out / "whole", "cuda", spec);
+  keep_gemm_choices(out / "whole", out / "pieces");
+  Environment environment = environment_in(out / "pieces");
   environment.device = "cuda";
   for (environment.attempt = 1;; ++environment.attempt) {
     ASSERT_LT(environment.attempt, 10);

@@ -28,14 +28,6 @@ Overrides device_settings(const Overrides& more) {
 
 const Overrides kHalfPrecision = device_settings({"precision=bf16"});
 
-/// Algorithms of matrix products are chosen by timing, once for an output folder: runs of two
-/// folders have equal bits only with equal choices.
-void copy_choices(const fs::path& from, const fs::path& to) {
-  if (!fs::exists(from / "gemm")) return;
-  fs::create_directories(to);
-  fs::copy(from / "gemm", to / "gemm");
-}
-
 PackedRun device_run(const RunSpec& spec, const fs::path& out) {
   PackedRun run = packed_run(spec, out);
   run.environment.device = "cuda";
@@ -76,7 +68,7 @@ class RunPackGpu : public testing::Test {
   static void expect_bits_of_runs_alone(const std::vector<RunSpec>& specs) {
     const TempFolder together, alone;
     ASSERT_EQ(run_together(specs, together.path()), 0);
-    copy_choices(together.path(), alone.path());
+    keep_gemm_choices(together.path(), alone.path());
     for (const RunSpec& spec : specs) {
       expect_same_bits(read_run(spec, environment_in(together.path())),
                        run_alone(spec, alone.path()));
@@ -114,7 +106,7 @@ TEST_F(RunPackGpu, ARunThatDivergesEndsAlone) {
   const TempFolder together, alone;
   const RunSpec good = packed_spec(1, kHalfPrecision), bad = packed_spec(2, diverging);
   EXPECT_EQ(run_together({bad, good}, together.path()), static_cast<int>(ExitCode::Diverged));
-  copy_choices(together.path(), alone.path());
+  keep_gemm_choices(together.path(), alone.path());
   expect_same_bits(read_run(good, environment_in(together.path())), run_alone(good, alone.path()));
 }
 
@@ -158,7 +150,7 @@ TEST_F(RunPackGpu, ALostDeviceSendsAllRunsBackToTheirCheckpoints) {
   }
   EXPECT_EQ(run_pack(std::move(runs), {}), 0);
   const TempFolder alone;
-  copy_choices(out, alone.path());
+  keep_gemm_choices(out, alone.path());
   for (const RunSpec& spec : specs) {
     expect_same_bits(read_run(spec, environment_in(out), 2), run_alone(spec, alone.path()));
   }

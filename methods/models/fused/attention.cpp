@@ -59,7 +59,6 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
          .grad_qkv = half_data(grad_qkv),
          .qkv_bias_gradient = adds_bias ? float_data(context.at(qkv_bias).gradient) : nullptr},
         scratch.data_ptr(), current_stream());
-    if (adds_bias) context.answer(qkv_bias);
     return {grad_qkv, {}, {}, {}, {}};
   }
 };

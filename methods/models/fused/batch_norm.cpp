@@ -84,8 +84,6 @@ struct BackwardBranch {
   BackwardBranch(const at::Tensor& map, const at::Tensor& known, const at::Tensor& gamma,
                  const at::Tensor& beta, FusedContext& context)
       : x(map),
-        weight(gamma),
-        bias(beta),
         shape(norm_shape(map, known)),
         results(at::empty({2, shape.values()}, known.options())),
         kernel{.x = half_data(map),
@@ -94,12 +92,8 @@ struct BackwardBranch {
                .offset = float_data(results) + shape.values(),
                .d_gamma = float_data(context.at(gamma).gradient),
                .d_beta = float_data(context.at(beta).gradient)} {}
-  void answer(FusedContext& context) const {
-    context.answer(weight);
-    context.answer(bias);
-  }
 
-  at::Tensor x, weight, bias;
+  at::Tensor x;
   kernels::BatchNormShape shape;
   at::Tensor results;
   kernels::BatchNormBranch kernel;
@@ -116,12 +110,6 @@ struct ReaderGradients {
 
   at::Tensor first, second;
 };
-
-void use_norm(const GroupBatchNorm2d& norm, FusedContext& context) {
-  if (!at::GradMode::is_enabled()) return;
-  context.use(norm.weight);
-  context.use(norm.bias);
-}
 
 struct BatchNormReluFunction : torch::autograd::Function<BatchNormReluFunction> {
   static at::Tensor forward(AutogradContext* tape, const at::Tensor& x, const at::Tensor& weight,
@@ -150,7 +138,6 @@ struct BatchNormReluFunction : torch::autograd::Function<BatchNormReluFunction> 
     kernels::batch_norm_input_gradient(
         {.shape = branch.shape, .dy = half_data(dy), .branch = branch.kernel, .dx = half_data(dx)},
         current_stream());
-    branch.answer(context);
     return {dx, {}, {}, {}, {}};
   }
 };
@@ -213,8 +200,6 @@ struct BatchNormJoinFunction : torch::autograd::Function<BatchNormJoinFunction> 
                                         .shortcut = other,
                                         .d_shortcut = half_data(d_shortcut)},
                                        current_stream());
-    branch.answer(context);
-    if (shortcut) shortcut->answer(context);
     return {dx, {}, {}, {}, shortcut ? d_shortcut : g, {}, {}, {}, {}, {}};
   }
 };
@@ -279,7 +264,6 @@ struct BatchNormPoolFunction : torch::autograd::Function<BatchNormPoolFunction> 
                                              .branch = branch.kernel,
                                              .dx = half_data(dx)},
                                             current_stream());
-    branch.answer(context);
     return {dx, {}, {}, {}, {}, {}};
   }
 };
@@ -288,7 +272,6 @@ struct BatchNormPoolFunction : torch::autograd::Function<BatchNormPoolFunction> 
 
 at::Tensor batch_norm_relu(const at::Tensor& x, GroupBatchNorm2d& norm, const ForwardState& state) {
   const at::Tensor tables = make_tables(x, norm, state);
-  use_norm(norm, *state.fused);
   return BatchNormReluFunction::apply(x, norm.weight, norm.bias, tables, to_number(*state.fused));
 }
 
@@ -297,11 +280,9 @@ ops::Fork batch_norm_add_relu(const at::Tensor& x, GroupBatchNorm2d& norm,
   ABLATE_CHECK(shortcut.x.sizes() == x.sizes() && shortcut.x.scalar_type() == at::kBFloat16,
                "a shortcut of ", shortcut.x.sizes(), " to ", x.sizes());
   const at::Tensor tables = make_tables(x, norm, state);
-  use_norm(norm, *state.fused);
   std::optional<at::Tensor> weight, bias, other;
   if (shortcut.norm) {
     other = make_tables(shortcut.x, *shortcut.norm, state);
-    use_norm(*shortcut.norm, *state.fused);
     weight = shortcut.norm->weight;
     bias = shortcut.norm->bias;
   }
@@ -314,7 +295,6 @@ ops::Fork batch_norm_add_relu(const at::Tensor& x, GroupBatchNorm2d& norm,
 ops::Fork batch_norm_relu_pool(const at::Tensor& x, GroupBatchNorm2d& norm,
                                const ForwardState& state) {
   const at::Tensor tables = make_tables(x, norm, state);
-  use_norm(norm, *state.fused);
   const auto y = BatchNormPoolFunction::apply(x, norm.weight, norm.bias, tables,
                                               at::GradMode::is_enabled(), to_number(*state.fused));
   return {y[0], y[1]};

@@ -43,14 +43,4 @@ FusedParameter& FusedContext::at(const at::Tensor& parameter) {
   return found->second;
 }
 
-void FusedContext::begin_step() {
-  for (auto& [parameter, places] : parameters_) places.pending = 0;
-}
-
-void FusedContext::answer(const at::Tensor& parameter) {
-  FusedParameter& places = at(parameter);
-  ABLATE_CHECK(places.pending > 0, "more backward than forward passes of a parameter");
-  if (--places.pending == 0 && on_gradient) on_gradient(places.index);
-}
-
 }  // namespace ablate

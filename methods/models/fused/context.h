@@ -1,7 +1,5 @@
 #pragma once
 
-#include <cstdint>
-#include <functional>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -15,15 +13,17 @@ class Model;
 
 /// One parameter as fused operations use it.
 struct FusedParameter {
-  at::Tensor working;        ///< bfloat16 copy, in the parameter's shape
-  at::Tensor gradient;       ///< float, added to by backward passes; undefined without training
-  std::size_t index = 0;     ///< of the gradient segment
-  std::int64_t pending = 0;  ///< uses in forward passes that no backward has answered yet
+  at::Tensor working;   ///< bfloat16 copy, in the parameter's shape
+  at::Tensor gradient;  ///< float, added to by backward passes; undefined without training
 };
 
 /// What fused operations need of one run on one device: bfloat16 copies of the weights, places for
 /// their gradients, matrix products, and the stream-wise numbers of the residual joins. Passed to a
 /// forward pass through ForwardState. One thread at a time.
+///
+/// Operations are autograd functions that take the parameters as inputs and give autograd no
+/// gradient for them: they have added it where it belongs. Hooks of the parameters still fire when
+/// all functions that took them are through.
 class FusedContext {
  public:
   /// `device` must be the current one.
@@ -44,15 +44,6 @@ class FusedContext {
 
   /// Throws BugError for a parameter that was not bound.
   FusedParameter& at(const at::Tensor& parameter);
-
-  /// Forgets uses whose backward never came (heads that a loss left out).
-  void begin_step();
-  /// A forward pass under autograd used the parameter; its backward will call answer().
-  void use(const at::Tensor& parameter) { ++at(parameter).pending; }
-  /// The last answer of a pass tells whoever waits for the gradient.
-  void answer(const at::Tensor& parameter);
-  /// Called with the index of each parameter whose gradient of this pass is complete.
-  std::function<void(std::size_t index)> on_gradient;
 
   kernels::Gemm& gemm() { return gemm_; }
   at::Device device() const { return device_; }

@@ -45,7 +45,6 @@ struct PointwiseFunction : torch::autograd::Function<PointwiseFunction> {
                        current_stream());
     context.gemm().run(kernels::linear_weight_gradient(rows, in, out), half_data(dy), half_data(x),
                        context.at(weight).gradient.data_ptr(), nullptr, current_stream());
-    context.answer(weight);
     return {dx, {}, {}};
   }
 };
@@ -78,7 +77,6 @@ struct ConvFunction : torch::autograd::Function<ConvFunction> {
         library_gradients(gradients[0], saved[0], saved[2], tape->saved_data["stride"].toInt(),
                           tape->saved_data["padding"].toInt(), true);
     context.at(saved[1]).gradient.add_(dw);
-    context.answer(saved[1]);
     return {dx.contiguous(kChannelsLast), {}, {}, {}, {}};
   }
 };
@@ -160,7 +158,6 @@ struct ImageConvFunction : torch::autograd::Function<ImageConvFunction> {
                          tape->saved_data["padding"].toInt()};
     const at::Tensor dw = library_gradients(gradients[0], saved[0], saved[2], 1, 0, false).second;
     context.at(saved[1]).gradient.add_(conv.unpack(dw));
-    context.answer(saved[1]);
     return {{}, {}, {}, {}, {}};
   }
 };
@@ -175,7 +172,6 @@ void check_conv(const at::Tensor& x, const Conv2d& conv) {
 at::Tensor conv2d(const at::Tensor& x, const Conv2d& conv, FusedContext& context) {
   check_conv(x, conv);
   ABLATE_CHECK(x.scalar_type() == at::kBFloat16, "a fused convolution takes bfloat16 maps");
-  if (at::GradMode::is_enabled()) context.use(conv.weight);
   const at::Tensor input = x.contiguous(kChannelsLast);
   if (is_pointwise(conv.weight, conv.stride(), conv.padding())) {
     return PointwiseFunction::apply(input, conv.weight, to_number(context));
@@ -186,7 +182,6 @@ at::Tensor conv2d(const at::Tensor& x, const Conv2d& conv, FusedContext& context
 at::Tensor conv2d_images(const at::Tensor& images, const Conv2d& conv, FusedContext& context) {
   check_conv(images, conv);
   ABLATE_CHECK(!images.requires_grad(), "images get no gradient from a fused convolution");
-  if (at::GradMode::is_enabled()) context.use(conv.weight);
   return ImageConvFunction::apply(images.contiguous(), conv.weight, conv.stride(), conv.padding(),
                                   to_number(context));
 }

@@ -102,9 +102,6 @@ class EmbedFunction : public torch::autograd::Function<EmbedFunction> {
         kernels::linear_weight_gradient(patches.size(0), patches.size(1), shape.width),
         half_data(d_patches), half_data(patches), context.at(weight).gradient.data_ptr(), nullptr,
         current_stream());
-    for (std::size_t i = 1; i < saved.size(); ++i) {
-      if (saved[i].defined()) context.answer(saved[i]);
-    }
     return {{}, {}, {}, {}, {}, {}, {}};
   }
 };
@@ -115,12 +112,6 @@ at::Tensor embed_patches(const at::Tensor& images, const ops::Embedding& embeddi
                          FusedContext& context) {
   const std::size_t prefix = embedding.prefix.size();
   ABLATE_CHECK(prefix <= 2 && images.is_cuda(), "fused embedding of ", prefix, " prefix tokens");
-  if (at::GradMode::is_enabled()) {
-    for (const at::Tensor& parameter : {embedding.weight, embedding.bias, embedding.position}) {
-      context.use(parameter);
-    }
-    for (const at::Tensor& token : embedding.prefix) context.use(token);
-  }
   const auto token = [&](std::size_t i) {
     return i < prefix ? std::optional<at::Tensor>(embedding.prefix[i]) : std::nullopt;
   };

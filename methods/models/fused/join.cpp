@@ -128,9 +128,6 @@ class JoinNormFunction : public torch::autograd::Function<JoinNormFunction> {
                                        .d_beta = float_data(context.at(beta).gradient),
                                        .d_bias = bias_gradient(inputs, context)},
                                       scratch.data_ptr(), current_stream());
-    context.answer(gamma);
-    context.answer(beta);
-    if (inputs.bias.defined()) context.answer(inputs.bias);
     return {d_base, d_branch, {}, {}, {}, {}, {}, {}};
   }
 
@@ -188,21 +185,13 @@ class JoinFunction : public torch::autograd::Function<JoinFunction> {
                                    .d_branch = half_data(d_branch),
                                    .d_bias = bias_gradient(inputs, context)},
                                   scratch.data_ptr(), current_stream());
-    if (inputs.bias.defined()) context.answer(inputs.bias);
     return {d_base.defined() ? d_base : dx, d_branch, {}, {}};
   }
 };
 
-void note_uses(const LayerNorm& norm, FusedContext& context) {
-  if (!at::GradMode::is_enabled()) return;
-  context.use(norm.weight);
-  context.use(norm.bias);
-}
-
 variable_list normalise(const TokenStream& stream, std::int64_t tokens, const LayerNorm& norm,
                         FusedContext& context) {
   check_stream(stream);
-  note_uses(norm, context);
   return JoinNormFunction::apply(stream.base.contiguous(), to_optional(stream.pending), norm.weight,
                                  norm.bias, JoinInputs::of(stream), norm.eps, tokens,
                                  to_number(context));

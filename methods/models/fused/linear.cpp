@@ -48,7 +48,6 @@ void add_weight_gradient(const at::Tensor& dy, const at::Tensor& x, const at::Te
   const auto [rows, in, out] = LinearSize::of(x, weight);
   context.gemm().run(kernels::linear_weight_gradient(rows, in, out), half_data(dy), half_data(x),
                      context.at(weight).gradient.data_ptr(), nullptr, current_stream());
-  context.answer(weight);
 }
 
 void add_bias_gradient(const at::Tensor& dy, const at::Tensor& bias, FusedContext& context) {
@@ -59,7 +58,6 @@ void add_bias_gradient(const at::Tensor& dy, const at::Tensor& bias, FusedContex
                                           .width = out,
                                           .sums = float_data(context.at(bias).gradient)},
                                          scratch.data_ptr(), current_stream());
-  context.answer(bias);
 }
 
 /// dx = dy W.
@@ -134,7 +132,6 @@ class LinearGeluFunction : public torch::autograd::Function<LinearGeluFunction> 
          .width = width,
          .bias_gradient = float_data(context.at(bias).gradient)},
         scratch.data_ptr(), current_stream());
-    context.answer(bias);
     return dh;
   }
 };
@@ -146,17 +143,9 @@ void check_input(const at::Tensor& x, const Linear& layer) {
                layer.weight.sizes());
 }
 
-bool is_recorded(const at::Tensor& x, const at::Tensor& weight) {
-  return at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad());
-}
-
 at::Tensor apply_linear(const at::Tensor& x, const Linear& layer, FusedContext& context,
                         bool own_bias_gradient, bool float_output) {
   check_input(x, layer);
-  if (is_recorded(x, layer.weight)) {
-    context.use(layer.weight);
-    context.use(layer.bias);
-  }
   return LinearFunction::apply(x.contiguous(), layer.weight, layer.bias, to_number(context),
                                own_bias_gradient, float_output);
 }
@@ -174,10 +163,6 @@ at::Tensor class_scores(const at::Tensor& x, const Linear& layer, FusedContext& 
 
 at::Tensor linear_gelu(const at::Tensor& x, const Linear& layer, FusedContext& context) {
   check_input(x, layer);
-  if (is_recorded(x, layer.weight)) {
-    context.use(layer.weight);
-    context.use(layer.bias);
-  }
   return LinearGeluFunction::apply(x.contiguous(), layer.weight, layer.bias, to_number(context));
 }
 

@@ -34,6 +34,8 @@ struct ReducerOptions {
   std::int64_t bucket_bytes = 25 << 20;
   /// Of the bucket that is complete first, so that communication starts early in backward.
   std::int64_t first_bucket_bytes = 1 << 20;
+  /// Of the one that is complete last, with the end of backward: nothing hides its communication.
+  std::int64_t last_bucket_bytes = 4 << 20;
   Wire wire = Wire::Gradients;
   /// false: the buffer is left with the sum, and the caller multiplies by remaining_factor() where
   /// it passes over the gradients anyway.
@@ -43,7 +45,8 @@ struct ReducerOptions {
 };
 
 /// Cuts segments, given by ascending offset, into contiguous slices: a slice ends when it has
-/// reached its size, and before an inactive segment.
+/// reached its size, and before an inactive segment. Of the last one the end that is no larger than
+/// last_bucket_bytes, or one segment, is a slice of its own.
 std::vector<GradientBucket> plan_buckets(const std::vector<GradientSegment>& segments,
                                          std::int64_t element_bytes, const ReducerOptions& options);
 
@@ -54,8 +57,9 @@ std::vector<GradientBucket> plan_buckets(const std::vector<GradientSegment>& seg
 /// In a step: arm() before the last micro-batch's backward, finish() after it. A bucket is started
 /// when all its gradients are there and all earlier buckets are started, so that ranks start equal
 /// collectives in equal order. A gradient is there when all functions that took the parameter are
-/// through, be it that autograd accumulated it or that they wrote it into the buffer themselves. Sums are in the order of the communicator, then multiplied by
-/// 1 / size once. World size 1 does nothing.
+/// through, be it that autograd accumulated it or that they wrote it into the buffer themselves.
+/// Sums are in the order of the communicator, then multiplied by 1 / size once. World size 1 does
+/// nothing.
 ///
 /// On a device communicator a step may be captured into a CUDA graph: all work is enqueued behind
 /// the current stream, nothing waits for the device or allocates. The graph keeps the addresses of

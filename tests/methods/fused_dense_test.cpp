@@ -143,8 +143,8 @@ TEST_P(FusedDenseGpu, PlainPassesAreThoseOfTheCpu) {
   EXPECT_LT(dense_distance(device.flat(), host.flat()), 1e-3);
 }
 
-// Plain operations in bfloat16 are the measure; two roundings of one size differ. Merging may choose
-// other pairs where keys are rounded, so only the others are compared.
+// Plain operations in bfloat16 are the measure; two roundings of one size differ. Merging may
+// choose other pairs where keys are rounded, so only the others are compared.
 TEST_P(FusedDenseGpu, FusedPassesAreNearPlainOnes) {
   DensePass plain(GetParam()), fused(GetParam()), rounded(GetParam());
   plain.run();

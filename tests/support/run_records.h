@@ -16,7 +16,8 @@
 
 namespace ablate::test {
 
-/// Algorithms of matrix products are chosen by timing: runs in the folder `to` take those of `from`.
+/// Algorithms of matrix products are chosen by timing: runs in the folder `to` take those of
+/// `from`.
 inline void keep_gemm_choices(const std::filesystem::path& from, const std::filesystem::path& to) {
   if (!std::filesystem::exists(from / "gemm")) return;
   std::filesystem::create_directories(to);

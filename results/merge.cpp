@@ -101,6 +101,11 @@ INSERT OR IGNORE INTO main.variant_method
   SELECT d.variant_id, m.position, m.name, m.origin FROM src.variant_method m
   JOIN src.variant s ON s.variant_id = m.variant_id
   JOIN main.variant d ON d.config_hash = s.config_hash;
+INSERT INTO main.variant_note
+  SELECT d.variant_id, n.position, n.text FROM src.variant_note n
+  JOIN src.variant s ON s.variant_id = n.variant_id
+  JOIN main.variant d ON d.config_hash = s.config_hash
+  WHERE d.variant_id NOT IN (SELECT variant_id FROM main.variant_note);
 INSERT OR IGNORE INTO main.variant_param
   SELECT d.variant_id, p.path, p.num, p.txt FROM src.variant_param p
   JOIN src.variant s ON s.variant_id = p.variant_id

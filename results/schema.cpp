@@ -76,7 +76,17 @@ UPDATE bench SET measured_us = (
 )sql");
 }
 
-constexpr Migration kMigrations[] = {migration_1, migration_2, migration_3, migration_4};
+// What has to stand below every table that shows a variant: which formulas of its methods are ours.
+void migration_5(SQLite::Database& db) {
+  db.exec(R"sql(
+CREATE TABLE variant_note(
+  variant_id INTEGER NOT NULL REFERENCES variant, position INTEGER NOT NULL, text TEXT NOT NULL,
+  PRIMARY KEY(variant_id, position)) STRICT, WITHOUT ROWID;
+)sql");
+}
+
+constexpr Migration kMigrations[] = {migration_1, migration_2, migration_3, migration_4,
+                                     migration_5};
 
 int pragma(SQLite::Database& db, const char* name) {
   return db.execAndGet(cat("PRAGMA ", name)).getInt();

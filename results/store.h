@@ -34,13 +34,14 @@ struct RegisteredRun {
   std::string dataset, split;            ///< the name, and the settings that choose the samples
   std::uint64_t seed = 0;
   std::vector<Method> methods;
+  std::vector<std::string> notes;  ///< for tables: which formulas of the methods are ours
   std::vector<Edge> parents;
   std::optional<std::int64_t> images_seen;  ///< over the whole lineage
   std::string label;                        ///< within its sweep
   int row = 0;                              ///< position of the label in the table
 };
 
-/// The run that a spec describes; label, row and images_seen are left to the caller.
+/// The run that a spec describes; label, row, notes and images_seen are left to the caller.
 RegisteredRun registered_run(const RunSpec& spec);
 
 struct SweepInfo {

@@ -10,6 +10,17 @@ namespace {
 
 using nlohmann::json;
 
+/// Those of the newest registration that brings any.
+void write_notes(SQLite::Database& db, std::int64_t variant,
+                 const std::vector<std::string>& notes) {
+  if (notes.empty()) return;
+  execute(db, "DELETE FROM variant_note WHERE variant_id = ?", variant);
+  int position = 0;
+  for (const std::string& note : notes) {
+    execute(db, "INSERT INTO variant_note VALUES (?, ?, ?)", variant, position++, note);
+  }
+}
+
 /// Puts the leaves of a config under the paths a user writes in a spec: "optimizer.lr",
 /// "methods.tome.r", "epochs".
 class Flattener {
@@ -158,6 +169,7 @@ void ResultStore::register_sweep(const SweepInfo& sweep, std::span<const Registe
     const std::int64_t id = id_of_sweep(db, sweep);
     for (const RegisteredRun& run : runs) {
       const std::int64_t variant = id_of_variant(db, run);
+      write_notes(db, variant, run.notes);
       label_variant(db, id, variant, run);
       execute(db, "INSERT OR IGNORE INTO sweep_run VALUES (?, ?)", id,
               register_run(db, run, variant));
@@ -171,7 +183,11 @@ void ResultStore::register_runs(std::span<const RegisteredRun> runs) {
   with_database_errors(file_, [&] {
     SQLite::Database& db = *database_;
     SQLite::Transaction transaction(db, SQLite::TransactionBehavior::IMMEDIATE);
-    for (const RegisteredRun& run : runs) register_run(db, run, id_of_variant(db, run));
+    for (const RegisteredRun& run : runs) {
+      const std::int64_t variant = id_of_variant(db, run);
+      write_notes(db, variant, run.notes);
+      register_run(db, run, variant);
+    }
     refresh_ready();
     transaction.commit();
   });

@@ -68,6 +68,15 @@ void TableQuery::read_rows(std::size_t columns) {
     if (!rows.isColumnNull(2)) row.precisions.push_back(rows.getColumn(2).getString());
     data.rows.push_back(std::move(row));
   }
+  auto notes = prepare(db_,
+                       "SELECT variant_id, text FROM sweep_variant JOIN variant_note "
+                       "USING(variant_id) WHERE sweep_id = ? ORDER BY variant_id, "
+                       "variant_note.position",
+                       sweep_);
+  while (notes.executeStep()) {
+    RowData& row = data.rows[row_of_variant_.at(notes.getColumn(0).getInt64())];
+    row.notes.push_back(notes.getColumn(1).getString());
+  }
 }
 
 void TableQuery::read_runs() {

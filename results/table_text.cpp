@@ -231,6 +231,7 @@ std::vector<std::string> row_notes(const RowData& row, const RowData& baseline) 
   add_mixture(row.toolchains, baseline.toolchains, "toolchains", notes);
   add_mixture(row.world_sizes, baseline.world_sizes, "world sizes", notes);
   add_mixture(row.precisions, baseline.precisions, "precisions", notes);
+  notes.insert(notes.end(), row.notes.begin(), row.notes.end());
   return notes;
 }
 

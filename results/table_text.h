@@ -16,7 +16,8 @@ std::vector<std::string> caption_of(const TableSpec& spec, const TableData& data
 std::vector<std::string> findings_of(const TableSpec& spec, const TableData& data,
                                      const std::vector<ColumnView>& views);
 
-/// Footnotes of a whole row: images seen against the baseline, mixed toolchains and the like.
+/// Footnotes of a whole row: images seen against the baseline, mixed toolchains and the like, and
+/// those of its variant.
 std::vector<std::string> row_notes(const RowData& row, const RowData& baseline);
 
 /// Numbers about a whole column for machine-readable output.

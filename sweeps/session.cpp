@@ -22,6 +22,7 @@ std::vector<RegisteredRun> registered_runs(const ResolvedSweep& sweep) {
     ABLATE_CHECK(run.run_uid == sweep.runs[i].id,
                  "ablate and ablate-train compute other ids for one spec: they are of different "
                  "versions; build both from one source");
+    run.notes = sweep.runs[i].notes;
     run.images_seen = sweep.runs[i].images_seen;
     run.label = sweep.drafts[i].label;
     run.row = sweep.drafts[i].row;

@@ -94,7 +94,9 @@ void print_kind(const json& list) {
   if (!list.empty() && list[0].contains("key")) return print_settings(list);
   Grid grid;
   for (const json& entry : list) {
-    grid.push_back({entry.at("name").get<std::string>(), entry.value("summary", "")});
+    const bool ours = !entry.value("reconstruction", "").empty();
+    grid.push_back({entry.at("name").get<std::string>(),
+                    entry.value("summary", "") + (ours ? " (in part a reconstruction)" : "")});
   }
   print(grid, "  ");
 }

@@ -111,6 +111,14 @@ TEST(Commands, ListAndDoctorSpeakForTheTrainingProgram) {
   EXPECT_EQ(methods.status.code, 0) << methods.errors;
   EXPECT_TRUE(contains(methods.output, "nose") && contains(methods.output, "tome"))
       << methods.output;
+  for (const std::string& line : split(methods.output, '\n')) {
+    const bool ours = contains(line, " ela ") || contains(line, " channel_pruning ");
+    const bool published = contains(line, " tome ") || contains(line, " mrla_base ");
+    EXPECT_FALSE(ours && !contains(line, "reconstruction")) << line;
+    EXPECT_FALSE(published && contains(line, "reconstruction")) << line;
+  }
+  EXPECT_TRUE(
+      contains(bench.ablate({"list", "methods", "ela"}).output, "reconstruction  the paper"));
   const CapturedRun nose = bench.ablate({"list", "methods", "nose"});
   for (const char* part : {"CVPR 2024", "remove", "dilution_epochs", "transfer_entropy"}) {
     EXPECT_TRUE(contains(nose.output, part)) << part << " in\n" << nose.output;

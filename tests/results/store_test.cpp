@@ -119,6 +119,26 @@ TEST(Store, ParametersAreFlattenedToThePathsOfASpec) {
             "nose|parent|\ntome|own|\n");
 }
 
+TEST(Store, NotesOfAVariantAreThoseOfTheNewestRegistrationThatBringsAny) {
+  const TempFolder folder;
+  ResultStore store(folder / "results.db");
+  std::vector<RegisteredRun> runs{make_run("r")};
+  const auto notes = [&] {
+    return rows_of(store, "SELECT text FROM variant_note ORDER BY position");
+  };
+  store.register_sweep({"s", "x"}, runs);
+  EXPECT_EQ(notes(), "");
+  runs[0].notes = {"nose: ours", "tome: ours"};
+  store.register_sweep({"s", "x"}, runs);
+  EXPECT_EQ(notes(), "nose: ours|\ntome: ours|\n");
+  runs[0].notes.clear();  // as an ingester knows it, from the spec alone
+  store.register_runs(runs);
+  EXPECT_EQ(notes(), "nose: ours|\ntome: ours|\n");
+  runs[0].notes = {"nose: published since"};
+  store.register_runs(runs);
+  EXPECT_EQ(notes(), "nose: published since|\n");
+}
+
 TEST(Store, StatesGoTheirWay) {
   const TempFolder folder;
   ResultStore store(folder / "results.db");

@@ -26,6 +26,7 @@ class TableQueryTest : public testing::Test {
         runs.push_back(make_run(cat(config, seed), config, static_cast<std::uint64_t>(seed)));
         runs.back().row = config == "a" ? 0 : 1;
         if (config == "b") runs.back().images_seen = 2000;
+        if (config == "b") runs.back().notes = {"tome: ours", "ela: ours"};
       }
     store.register_sweep({"s", "x"}, runs);
     for (int seed = 0; seed < 3; ++seed) add(cat("a", seed), 70 + seed, OutcomeState::Done, "sa");
@@ -74,6 +75,12 @@ class TableQueryTest : public testing::Test {
   TempFolder folder;
   ResultStore store;
 };
+
+TEST_F(TableQueryTest, RowsBringTheNotesOfTheirVariants) {
+  const TableData data = table({"top1"});
+  EXPECT_EQ(data.rows[0].notes, std::vector<std::string>{});
+  EXPECT_EQ(data.rows[1].notes, (std::vector<std::string>{"tome: ours", "ela: ours"}));
+}
 
 TEST_F(TableQueryTest, WorkingLoadsOfDifferentBudgetsAreDifferentProtocols) {
   const TableData data = table({"train_max_batch", "train_speedup"});

@@ -321,6 +321,17 @@ TEST(Tables, ImagesSeenAndMixturesAreFootnoted) {
   EXPECT_TRUE(contains(table.caption, "Toolchains: torch 2.10; torch 2.11."));
 }
 
+TEST(Tables, NotesOfVariantsAreFootnotesOfTheirRows) {
+  TableData data = graft_table();
+  data.rows[1].notes = {"nose: ours"};
+  data.rows[3].notes = {"nose: ours", "ela: ours"};
+  const RenderedTable table = build_table({}, data);
+  ASSERT_EQ(table.notes, (std::vector<std::string>{"nose: ours", "ela: ours"}));
+  EXPECT_EQ(table.rows[1].cells[1].notes, std::vector<std::size_t>{0});
+  EXPECT_EQ(table.rows[2].cells[1].notes, std::vector<std::size_t>{});
+  EXPECT_EQ(table.rows[3].cells[1].notes, (std::vector<std::size_t>{0, 1}));
+}
+
 TEST(Tables, PaperRowsStandApart) {
   TableData data = graft_table();
   data.papers = {{"graft", "Montgomery 2013", {85.7}, "mean of six"},

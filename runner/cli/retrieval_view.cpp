@@ -1,6 +1,8 @@
 #include "runner/cli/retrieval_view.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <limits>
 #include <map>
 
@@ -88,6 +90,37 @@ std::string summarize(const std::vector<json>& epochs) {
   return text;
 }
 
+/// A weight in [0, 1]; nothing where there is none.
+std::string shade(const json& weight) {
+  constexpr std::array kShades{"·", "░", "▒", "▓", "█"};
+  const double value = weight.is_number() ? std::clamp(weight.get<double>(), 0.0, 1.0) : 0.0;
+  if (value == 0.0) return " ";
+  return kShades[static_cast<std::size_t>(std::lround(value * (kShades.size() - 1)))];
+}
+
+std::string shades(const json& weights) {
+  std::string line;
+  for (const json& weight : weights) line += shade(weight);
+  return line;
+}
+
+std::vector<std::vector<std::string>> picture_weights(const std::vector<json>& epochs) {
+  const auto measured = std::find_if(epochs.rbegin(), epochs.rend(),
+                                     [](const json& epoch) { return epoch.contains("profiles"); });
+  if (measured == epochs.rend()) return {};
+  const json& stages = measured->at("profiles");
+  std::vector<std::vector<std::string>> grid(1);
+  for (std::size_t stage = 0; stage < stages.size(); ++stage) {
+    grid[0].push_back(cat("stage ", stage));
+    const std::size_t lines = std::max(grid.size(), stages[stage].size() + 1);
+    grid.resize(lines, std::vector<std::string>(stages.size()));
+    for (std::size_t i = 0; i < stages[stage].size(); ++i) {
+      grid[i + 1][stage] = shades(stages[stage][i]);
+    }
+  }
+  return grid;
+}
+
 }  // namespace
 
 RetrievalView view_retrievals(const std::vector<EventInfo>& events) {
@@ -104,6 +137,7 @@ RetrievalView view_retrievals(const std::vector<EventInfo>& events) {
                          decision ? number_text(entry(*decision, "score", layer)) : ""});
   }
   view.summary = summarize(epochs);
+  view.weights = picture_weights(epochs);
   return view;
 }
 

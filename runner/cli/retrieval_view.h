@@ -14,6 +14,10 @@ struct RetrievalView {
   std::vector<std::vector<std::string>> grid;
   /// "4 of 15 skipped since epoch 30; alpha 0.744, beta 0.526, tau 0.507".
   std::string summary;
+  /// Mean weights of the last epoch that was measured: a heading and a line a block, a column a
+  /// stage, in which a sign stands for each block that is retrieved from (in the gated form: for
+  /// each head), from nothing over · ░ ▒ ▓ to █. Empty without such an epoch.
+  std::vector<std::vector<std::string>> weights;
 };
 
 RetrievalView view_retrievals(const std::vector<EventInfo>& events);

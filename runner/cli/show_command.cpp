@@ -130,6 +130,9 @@ void print_retrievals(const Printer& printer, const RunDetail& detail) {
   using enum Align;
   printer.grid(view.grid, {Right, Right, Left, Left, Right, Right});
   std::cout << "  " << view.summary << "\n";
+  if (view.weights.empty()) return;
+  printer.title("mean weights: a line a block, from · to █");
+  printer.grid(view.weights, {});
 }
 
 void print_attempts(const Printer& printer, const RunDetail& detail) {

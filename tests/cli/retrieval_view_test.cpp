@@ -46,6 +46,18 @@ TEST(RetrievalView, ShowsMasksDivergencesAndTheLastDecision) {
   EXPECT_EQ(view.summary, "2 of 2 skipped, for good; alpha 1.25, beta 2.50, tau 0.375");
 }
 
+TEST(RetrievalView, DrawsTheMeanWeightsOfTheLastEpochThatHasAny) {
+  const std::string early = body("warm-up", "[0, 0]", R"("profiles": [[[1.0]], [[1.0]]])");
+  const std::string late = body("search", "[0, 1]", R"("profiles":
+      [[[1.0, 0, 0], [0.1, 0.9, 0], [0.25, 0.5, 0.75]], [[1.0, 0], [0.4, 0.6]]])");
+  const RetrievalView view =
+      view_retrievals({epoch_event(4, early), epoch_event(8, late), epoch_event(12, kThird)});
+  using Grid = std::vector<std::vector<std::string>>;
+  EXPECT_EQ(view.weights,
+            (Grid{{"stage 0", "stage 1"}, {"█  ", "█ "}, {"·█ ", "▒▒"}, {"░▒▓", ""}}));
+  EXPECT_TRUE(view_retrievals({epoch_event(4, kFirst)}).weights.empty());
+}
+
 TEST(RetrievalView, LaterAttemptsHaveTheLastWord) {
   const RetrievalView view =
       view_retrievals({epoch_event(4, kFirst), epoch_event(8, kFirst), epoch_event(8, kSecond, 2)});

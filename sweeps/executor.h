@@ -48,6 +48,8 @@ class Job {
   virtual void ask_to_stop() {}
   /// Whether it waits in a queue, where silence means nothing.
   virtual bool is_waiting() const { return false; }
+  /// Whether it is there and may not go on for a while: silence means nothing then, either.
+  virtual bool is_suspended() const { return false; }
   /// The number it has there; empty where there is no queue.
   virtual std::string queue_name() const { return ""; }
   /// Whether somebody took it out of the queue, or ended it there, who was not us.

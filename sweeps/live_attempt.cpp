@@ -96,7 +96,9 @@ bool LiveAttempt::poll(double stall_timeout) {
   // The spool is read after the status: what the ranks wrote before they ended is then all there.
   const std::uint64_t before = progress_.records;
   progress_ = follower_.update();
-  if (progress_.records != before || job_->is_waiting()) last_record_ = Clock::now();
+  if (progress_.records != before || job_->is_waiting() || job_->is_suspended()) {
+    last_record_ = Clock::now();
+  }
   if (status_) {
     // A file that was open all along may lack its end on a network file system.
     if (!progress_.outcome) progress_ = SpoolFollower(paths_.spool(attempt_, 0)).update();

@@ -169,6 +169,7 @@ SlurmAgent::View SlurmAgent::look(const Seat& seat) {
   if (!view.code && element.ended) view.code = -1;
   view.judged = element.judged || entry.array.is_started_again(seat.element, seat.ticket);
   view.withdrawn = element.withdrawn;
+  view.suspended = element.seen.state == "SUSPENDED";
   return view;
 }
 

@@ -34,6 +34,7 @@ class SlurmAgent {
   struct View {
     bool started = false;     ///< a batch script works on the ticket
     std::optional<int> code;  ///< once it has ended: exit status of the ranks, -1: nobody knows
+    bool suspended = false;   ///< another job has its processors for a while
     bool judged = false;      ///< the queue shows how the element ended
     bool withdrawn = false;   ///< it was cancelled, and not by us
   };
@@ -92,10 +93,12 @@ class SlurmAgent {
   void give_up(Entry& entry);
   void work();
   void look_around();
+  Entry* take_in(const std::string& name, const std::map<int, SlurmElement>* found);
   void resubmit(Entry& entry, const std::map<int, SlurmElement>* found);
   bool any_live() const;
   bool settling() const;
   void judge(Entry& entry, int element, Wishes& wishes);
+  bool has_place(const Entry& entry, int element, const Wishes& wishes) const;
   static void end(Element& element, bool withdrawn);
   void end_when_settled(Element& element, bool withdrawn);
   void carry_out(const Wishes& wishes);

@@ -44,6 +44,7 @@ class SlurmJob : public Job {
   }
   bool is_shared() const override { return seat_.use_count() > 1; }
   bool is_waiting() const override { return !view_.started; }
+  bool is_suspended() const override { return view_.suspended; }
   std::string queue_name() const override { return agent_->name_of(*seat_); }
   bool is_withdrawn() const override { return view_.withdrawn; }
   json handle() const override {

@@ -89,28 +89,58 @@ void SlurmAgent::look_around() {
       if (entry->ours) names.push_back(entry->array.name());
     }
   }
-  auto known = client_.list(names);
+  const auto known = client_.list(names);
   Wishes wishes;
   {
     const std::lock_guard lock(mutex_);
-    for (const auto& entry : entries_) {
-      const auto found = known.find(entry->array.name());
-      if (!entry->ours) continue;
-      const bool asked = std::find(names.begin(), names.end(), entry->array.name()) != names.end();
-      if (!asked) continue;
-      if (entry->array.job().empty()) {
-        if (entry->doubt) resubmit(*entry, found == known.end() ? nullptr : &found->second);
-        continue;
-      }
-      for (int i = 0; i < std::ssize(entry->elements); ++i) {
-        entry->elements[static_cast<std::size_t>(i)].seen =
-            found == known.end() ? SlurmElement() : found->second[i];
-        judge(*entry, i, wishes);
-      }
-      if (found != known.end()) entry->array.write_queue(found->second);
+    std::vector<Entry*> asked;
+    for (const std::string& name : names) {
+      const auto found = known.find(name);
+      Entry* entry = take_in(name, found == known.end() ? nullptr : &found->second);
+      if (entry != nullptr) asked.push_back(entry);
+    }
+    for (Entry* entry : asked) {
+      for (int i = 0; i < std::ssize(entry->elements); ++i) judge(*entry, i, wishes);
     }
   }
   carry_out(wishes);
+}
+
+/// What the controller said about an array, if it is known to have it. Null: there is nothing to
+/// judge yet.
+SlurmAgent::Entry* SlurmAgent::take_in(const std::string& name,
+                                       const std::map<int, SlurmElement>* found) {
+  Entry* entry = find(name);
+  if (entry == nullptr) return nullptr;
+  if (entry->array.job().empty()) {
+    if (entry->doubt) resubmit(*entry, found);
+    return nullptr;
+  }
+  for (int i = 0; i < std::ssize(entry->elements); ++i) {
+    SlurmElement& seen = entry->elements[static_cast<std::size_t>(i)].seen;
+    const bool there = found != nullptr && found->contains(i);
+    seen = there ? found->at(i) : SlurmElement();
+  }
+  if (found != nullptr) entry->array.write_queue(*found);
+  return entry;
+}
+
+/// Slurm keeps to the number of jobs at a time within an array. While others are at work in another
+/// one (for more runs than an array may have elements, or a predecessor's) only so many are let go.
+bool SlurmAgent::has_place(const Entry& entry, int at, const Wishes& wishes) const {
+  const auto at_work = [](const Element& element) {
+    const bool held = element.seen.is_waiting() && is_held(element.seen);
+    return !element.seen.is_over() && (element.going || !held);
+  };
+  std::ptrdiff_t here = 0, elsewhere = 0;
+  for (const auto& other : entries_) {
+    if (!other->ours) continue;
+    std::ptrdiff_t& count = other.get() == &entry ? here : elsewhere;
+    count += std::count_if(other->elements.begin(), other->elements.end(), at_work);
+  }
+  if (at_work(entry.elements[static_cast<std::size_t>(at)])) --here;
+  for (const auto& wish : wishes.requeue) ++(wish.first == &entry ? here : elsewhere);
+  return elsewhere == 0 || here + elsewhere < options_.at_a_time;
 }
 
 void SlurmAgent::judge(Entry& entry, int at, Wishes& wishes) {
@@ -141,12 +171,12 @@ void SlurmAgent::judge(Entry& entry, int at, Wishes& wishes) {
       wishes.cancel.push_back(id);
     }
   } else if (seen.is_waiting()) {
-    if (!is_held(seen)) return;
+    if (!is_held(seen) || !has_place(entry, at, wishes)) return;
     wishes.release.push_back(id);
     element.going = true;
   } else if (seen.is_over() && element.going && cancelled) {
     end_when_settled(element, true);
-  } else if (seen.is_over()) {
+  } else if (seen.is_over() && has_place(entry, at, wishes)) {
     wishes.requeue.emplace_back(&entry, at);
   }
 }

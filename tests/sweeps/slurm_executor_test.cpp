@@ -59,6 +59,24 @@ TEST_F(SlurmSchedule, AWholeSweepIsOneArrayWithACap) {
             "0");
 }
 
+TEST_F(SlurmSchedule, SeveralArraysKeepToOneCap) {
+  slurm_.be("largest", "4");  // so an array has three elements
+  EXPECT_TRUE(run(slurm_head("steps = 10, step_ms = 40", 7, 2) + kOneRow).complete());
+  const auto submissions = slurm_.calls("sbatch --parsable");
+  ASSERT_EQ(submissions.size(), 3U);
+  EXPECT_NE(submissions[0].find("--array=0-2%2"), std::string::npos) << submissions[0];
+  const auto running = slurm_.lines("running_in_all");
+  EXPECT_EQ(running.size(), 7U);
+  EXPECT_EQ(*std::max_element(running.begin(), running.end()), "2");
+}
+
+TEST_F(SlurmSchedule, AJobThatIsSuspendedDoesNotHang) {
+  slurm_.be("suspend");
+  EXPECT_TRUE(run(slurm_head("steps = 2, step_ms = 2500", 1, 1) + "stall_timeout = 1\n" + kOneRow)
+                  .complete());
+  EXPECT_EQ(attempts("a"), "done:finished") << notes();
+}
+
 TEST_F(SlurmSchedule, AKilledRunGoesOnInItsElement) {
   const ScheduleSummary summary =
       run(slurm_head(R"(steps = 6, script = ["crash@4", "done"])", 1, 1) + kOneRow);

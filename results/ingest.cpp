@@ -45,8 +45,10 @@ struct Ingester::Progress {
   bool sealed = false;
 };
 
+fs::path ingest_lease(const fs::path& database) { return database.string() + ".ingest-lease"; }
+
 Ingester::Ingester(ResultStore& store)
-    : store_(store), lease_(Lease::take(ingest_lease(store.file()))) {
+    : store_(store), lease_(Lease::take(ingest_lease(store.file()), "the results database")) {
   with_database_errors(store_.file(), [&] {
     SQLite::Database& db = store_.database();
     SQLite::Transaction transaction(db, SQLite::TransactionBehavior::IMMEDIATE);
@@ -64,7 +66,7 @@ void Ingester::check_fence() {
 }
 
 IngestReport Ingester::ingest(const std::vector<fs::path>& places) {
-  lease_.renew();
+  lease_.check();
   IngestReport report;
   with_database_errors(store_.file(), [&] {
     for (const fs::path& path : spools_in(places)) {

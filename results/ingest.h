@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "results/attempt_ingest.h"
-#include "results/lease.h"
 #include "results/spool_reader.h"
 #include "results/store.h"
+#include "runner/core/lease.h"
 
 namespace ablate {
 
@@ -43,6 +43,9 @@ class Ingester {
   std::int64_t fence_ = 0;
   std::unordered_map<std::string, std::uintmax_t> sizes_;  // files read to their end, by path
 };
+
+/// The lease of whoever feeds a database and so works on its runs.
+std::filesystem::path ingest_lease(const std::filesystem::path& database);
 
 /// Spool files whose content is safe in the database, which has just been checked: fully read, of
 /// runs that have ended for good. Empty when the database is not in order.

@@ -1,10 +1,12 @@
 #include "results/store.h"
 
+#include <algorithm>
 #include <fstream>
 
 #include <sqlite3.h>
 
 #include "results/file_system_probe.h"
+#include "results/network_lock.h"
 #include "results/schema.h"
 #include "results/sqlite.h"
 #include "runner/core/error.h"
@@ -18,12 +20,16 @@ namespace fs = std::filesystem;
 
 constexpr int kBusyTimeoutMs = 10'000;
 
-bool is_local_file_system(const fs::path& file) {
-  const FileSystemKind kind = file_system_kind(file);
+bool is_local_file_system(const fs::path& file, FileSystemKind kind) {
   if (kind == FileSystemKind::Local) return true;
   if (kind == FileSystemKind::Unknown)
     return has_reliable_locks(file.has_parent_path() ? file.parent_path() : ".");
   return false;
+}
+
+int busy_timeout(const StorePlace& place, bool local) {
+  const int patience = static_cast<int>(place.lock_patience.count());
+  return local ? kBusyTimeoutMs : std::min(kBusyTimeoutMs, patience);
 }
 
 // SQLite would take an empty file as a new database, and call any other one "not a database" only
@@ -45,17 +51,19 @@ void set_pragmas(SQLite::Database& db, ResultStore::Mode mode, bool local) {
   // Takes effect in a new file: a page of 4096 bytes holds three packed chunks of single precision
   // badly and of double precision only one.
   db.exec("PRAGMA page_size = 8192");
-  const std::string wanted = local ? "wal" : "delete";
-  const auto got = query_text(db, cat("PRAGMA journal_mode = ", wanted));
-  if (got != wanted) {
-    throw SQLite::Exception(cat("journal mode is ", got.value_or("unknown"), ", wanted ", wanted),
+  if (!local) {
+    db.exec("PRAGMA synchronous = FULL");
+    return;
+  }
+  if (const auto got = query_text(db, "PRAGMA journal_mode = wal"); got != "wal") {
+    throw SQLite::Exception(cat("journal mode is ", got.value_or("unknown"), ", wanted wal"),
                             SQLITE_IOERR);
   }
-  db.exec(local ? "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 4000"
-                : "PRAGMA synchronous = FULL");
+  db.exec("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 4000");
 }
 
 std::string way_out(const fs::path& file, int code) {
+  std::error_code ignored;
   switch (code & 0xff) {
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
@@ -70,7 +78,11 @@ std::string way_out(const fs::path& file, int code) {
       return "the disk is full: free some space and run the command again";
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
-      return "another process is writing for longer than 10 s: try again, or end it";
+      return cat("another process has kept it locked for too long: try again, or end it",
+                 fs::exists(NetworkLock::folder(file), ignored)
+                     ? cat(" (if there is none, remove the folder ",
+                           NetworkLock::folder(file).string(), ")")
+                     : "");
     case SQLITE_READONLY:
     case SQLITE_CANTOPEN:
     case SQLITE_PERM:
@@ -92,7 +104,10 @@ void throw_database_error(const fs::path& file, const SQLite::Exception& error) 
                   "): ", way_out(file, error.getErrorCode())));
 }
 
-ResultStore::ResultStore(const fs::path& file, Mode mode) : file_(file) {
+ResultStore::ResultStore(const fs::path& file, Mode mode)
+    : ResultStore(file, mode, {.kind = file_system_kind(file)}) {}
+
+ResultStore::ResultStore(const fs::path& file, Mode mode, const StorePlace& place) : file_(file) {
   const bool writes = mode == Mode::ReadWrite;
   if (writes && file.has_parent_path()) make_directories(file.parent_path());
   std::error_code ignored;
@@ -101,17 +116,22 @@ ResultStore::ResultStore(const fs::path& file, Mode mode) : file_(file) {
                     ": no such database; `ablate sweep` or `ablate ingest` make one, "
                     "--db names another"));
   }
-  const bool local = is_local_file_system(file);
+  const bool local = is_local_file_system(file, place.kind);
   if (writes && !local) {
-    lease_.emplace(Lease::take(file.string() + ".lease"));
-    log_warning(cat(file.string(), ": lies on a ", file_system_name(file_system_kind(file)),
+    lease_.emplace(Lease::take(file.string() + ".lease", "the results database"));
+    log_warning(cat(file.string(), ": lies on a ", file_system_name(place.kind),
                     " file system, whose locks and memory maps SQLite cannot trust between hosts: "
                     "one process at a time; better use --db on a local disk and snapshots"));
   }
   with_database_errors(file_, [&] {
     check_file_header(file);
     const int flags = writes ? SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE : SQLite::OPEN_READONLY;
-    database_ = std::make_unique<SQLite::Database>(file, flags, kBusyTimeoutMs);
+    database_ = std::make_unique<SQLite::Database>(file.string(), flags, busy_timeout(place, local),
+                                                   local ? "" : NetworkLock::layer(file, writes));
+    if (lease_) {
+      lock_ = std::make_unique<NetworkLock>(*database_, file, place.lock_patience);
+      use_rollback_journal(*database_);  // before anything looks into the file
+    }
     set_pragmas(*database_, mode, local);
     writes ? migrate(*database_) : check_schema(*database_);
   });

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -9,8 +10,9 @@
 #include <string_view>
 #include <vector>
 
-#include "results/lease.h"
 #include "results/record.h"
+#include "runner/core/files.h"
+#include "runner/core/lease.h"
 #include "runner/core/run_spec.h"
 
 namespace SQLite {
@@ -18,6 +20,8 @@ class Database;
 }
 
 namespace ablate {
+
+class NetworkLock;
 
 /// A resolved run as it enters the database.
 struct RegisteredRun {
@@ -55,6 +59,12 @@ struct ClaimedAttempt {
   std::int64_t fence = 0;
 };
 
+/// Where a database lies.
+struct StorePlace {
+  FileSystemKind kind = FileSystemKind::Local;
+  std::chrono::milliseconds lock_patience{60'000};  ///< with readers, on network file systems
+};
+
 /// Durable truth about runs: one SQLite file. Opened by `ablate` alone; training processes write
 /// spools. All functions throw Error with the file and the way out when SQLite fails. One object
 /// belongs to one thread; any number of processes may have the file open on a local file system.
@@ -63,9 +73,11 @@ class ResultStore {
   enum class Mode { ReadWrite, ReadOnly };
 
   /// ReadWrite creates the file and brings its schema up to date. Local file systems use a
-  /// write-ahead log; network ones a rollback journal, full syncs and a lease that admits one
-  /// process at a time.
+  /// write-ahead log; on network ones nothing is locked: a rollback journal, full syncs, a lease
+  /// that admits one writer at a time, and a folder FILE.lock that keeps readers out meanwhile.
   explicit ResultStore(const std::filesystem::path& file, Mode mode = Mode::ReadWrite);
+  /// The same for a file that is known to lie at such a place.
+  ResultStore(const std::filesystem::path& file, Mode mode, const StorePlace& place);
   ~ResultStore();
   ResultStore(const ResultStore&) = delete;
   ResultStore& operator=(const ResultStore&) = delete;
@@ -125,6 +137,7 @@ class ResultStore {
 
   std::filesystem::path file_;
   std::optional<Lease> lease_;
+  std::unique_ptr<NetworkLock> lock_;  // asked by the database as long as that lives
   std::unique_ptr<SQLite::Database> database_;
 };
 

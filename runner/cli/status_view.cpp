@@ -4,7 +4,7 @@
 #include <cmath>
 #include <iostream>
 
-#include "results/lease.h"
+#include "results/ingest.h"
 #include "results/text_grid.h"
 #include "runner/cli/store_access.h"
 #include "runner/cli/watch.h"

@@ -18,6 +18,8 @@ struct RunPaths {
   std::filesystem::path stop_file() const { return directory / "stop"; }
   /// Number of the attempt that may still rename checkpoints into place.
   std::filesystem::path fence() const { return directory / "fence"; }
+  /// Of who computes the run, where several processes work through one output folder.
+  std::filesystem::path lease() const { return directory / "lease"; }
   std::filesystem::path attempt(int n) const {
     return directory / ("attempt-" + std::to_string(n));
   }

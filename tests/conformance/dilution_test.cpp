@@ -8,7 +8,7 @@
 #include "tests/support/small_run.h"
 #include "tests/support/temp_folder.h"
 
-// reference/nose.md T14: search, dilution and removal on a small network that has really learned.
+// Search, dilution and removal on a small network that has really learned.
 
 namespace ablate {
 namespace {

@@ -123,7 +123,7 @@ inline std::int64_t layer_attention_macs(const Model& model, const AttachLayerAt
   return macs + (2 * n + refreshed) * unit + n * mix;
 }
 
-/// tome_and_recipes.md A12 read off the edits of a transformer: removed attention costs nothing,
+/// Multiply-accumulates read off the edits of a transformer: removed attention costs nothing,
 /// merging shortens, channels that were cut are not there, and reweighting adds its two layers.
 inline std::int64_t transformer_macs(const Model& model, const std::vector<Edit>& edits) {
   const auto parameters = model.named_parameters();

@@ -19,7 +19,7 @@ at::Tensor wave(std::int64_t side, double u, double v) {
 
 at::Tensor ones(std::int64_t count) { return at::ones({count}); }
 
-// reference/nose.md 2.10: the radii of 14 x 14 tokens.
+// The radii of 14 x 14 tokens in the spectra of Lin et al., CVPR 2024, authors' code.
 TEST(Spectrum, ShowsThePublishedRadii) {
   Spectrum spectrum;
   spectrum.add(at::arange(2 * 3 * 14 * 14).to(at::kFloat).sin().view({2, 3, 14, 14}), ones(2));

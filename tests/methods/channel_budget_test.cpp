@@ -223,7 +223,7 @@ Pursuit pursue(bool spread, bool ramp, double target, int steps) {
   return found;
 }
 
-// channel_pruning.md 6.13: what the ramp and an informed start are for. Equal scores of a layer
+// What the ramp and an informed start are for. Equal scores of a layer
 // sink together and cross the threshold in the same few steps.
 TEST(BudgetLongPursuit, FollowsTheRampAndShowsWhatHappensWithoutIt) {
   const Pursuit cured = pursue(true, true, 0.7, 3000);

@@ -48,7 +48,7 @@ TEST(ChannelPruningOfFamilies, HitsItsTargetInEveryFamily) {
   }
 }
 
-// channel_pruning.md 2.7, 6.11: a channel without any key is the first to go, and everybody starts
+// A channel without any key is the first to go, and everybody starts
 // over the threshold.
 TEST(ChannelPruningOfFamilies, StartsFromTheAttentionMapsOfLinearAttention) {
   for (const char* init : {"attention", "single_channel"}) {

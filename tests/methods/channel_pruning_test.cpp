@@ -57,7 +57,7 @@ TEST(ChannelPruning, KeepsWidthsThatHardwareLikes) {
   }
 }
 
-// The rows of table T2 that leave an ingredient out cut other channels.
+// Rows that leave an ingredient out cut other channels.
 TEST(ChannelPruning, EachIngredientMatters) {
   const auto edits_with = [](const std::string& more) {
     const auto model = vit_to_prune();

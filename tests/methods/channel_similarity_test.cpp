@@ -16,7 +16,7 @@ at::Tensor weights_of(const at::Tensor& rows) {
   return similarity_weights(likeness(cosines_of_vectors(rows), Reduce::Mean), Weight::Normalised);
 }
 
-// channel_pruning.md 6.10
+// Two rows alike and one across: s = (1/2, 1/2, 0), weights (3/4, 3/4, 3/2), by hand.
 TEST(ChannelSimilarity, OfThreeRowsIsTheGolden) {
   const at::Tensor rows = vectors({1, 0, 1, 0, 0, 1}, 3);
   const at::Tensor s = likeness(cosines_of_vectors(rows), Reduce::Mean);

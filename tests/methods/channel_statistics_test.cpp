@@ -78,7 +78,7 @@ TEST(ChannelStatistics, AreWhatTheWholeAttentionMapsSay) {
   }
 }
 
-// channel_pruning.md 6.11: phi_q = [[1,2],[0,1]], phi_k = [[1,1],[0,3]], rows tokens: D = (1,
+// By hand: phi_q = [[1,2],[0,1]], phi_k = [[1,1],[0,3]], rows tokens: D = (1,
 // sqrt 50), E = (50, 1).
 TEST(ChannelStatistics, OfTheGoldenMapAgreeWithEachOther) {
   const at::Tensor q = at::tensor({1., 2., 0., 1.}, at::kDouble).view({1, 2, 2});

@@ -20,7 +20,7 @@ std::int64_t predictor_macs(std::int64_t dim, std::int64_t tokens) {
   return tokens * (dim * dim + dim * dim / 2 + dim / 2 * dim / 4 + dim / 4 * 2);
 }
 
-// reference/nose.md 1.6: parameters with three predictors.
+// Parameters of the public models, with three predictors.
 TEST(DynamicViT, HasThePublishedParameters) {
   const std::pair<const char*, std::int64_t> rows[] = {{"deit_base_patch16_224", 89'452'846},
                                                        {"deit_small_patch16_224", 22'774'414},

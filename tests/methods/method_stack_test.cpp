@@ -190,7 +190,7 @@ TEST(MethodStack, CombinesDilutionWithTokenMerging) {
   EXPECT_EQ(tokens(), 17 - 6);
   stack.finalize(context.surgeon());
 
-  // The last row of the reference's combination table (tome_and_recipes.md D8).
+  // Computed by the public code of both papers.
   const at::NoGradGuard no_grad;
   ForwardState state;
   const at::Tensor expected = at::tensor(

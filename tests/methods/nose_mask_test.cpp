@@ -5,7 +5,7 @@
 
 #include "tests/methods/nose_support.h"
 
-// How dilution can be spread (reference/nose.md A4).
+// How dilution can be spread.
 
 namespace ablate {
 namespace {

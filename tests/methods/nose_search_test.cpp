@@ -78,7 +78,7 @@ void silence_attention(Model& model, int block) {
   }
 }
 
-// reference/nose.md T4: a layer that writes nothing has a transfer entropy of exactly 0.
+// A layer that writes nothing has a transfer entropy of exactly 0.
 TEST(NoseSearch, FindsALayerThatWritesNothing) {
   const auto model = golden_vit();
   silence_attention(*model, 2);
@@ -97,7 +97,7 @@ TEST(NoseSearch, FindsALayerThatWritesNothing) {
   }
 }
 
-// T4, "in any context": beside another skipped layer it adds exactly nothing.
+// In any context: beside another skipped layer it adds exactly nothing.
 TEST(NoseSearch, ALayerThatWritesNothingAddsNothingToAnySet) {
   const auto model = golden_vit();
   silence_attention(*model, 1);
@@ -159,7 +159,7 @@ class ScalingModel final : public Model {
   std::vector<std::shared_ptr<Block>> blocks_;
 };
 
-// T4: linear layers whose transfer entropies are known, sum_j ln(sigma_full / sigma_skipped).
+// Linear layers whose transfer entropies are known, sum_j ln(sigma_full / sigma_skipped).
 TEST(NoseSearch, OfLinearLayersGivesTheAnalyticValues) {
   const std::vector<at::Tensor> scales{at::tensor({2.0, 3.0, 0.5}, at::kDouble),
                                        at::tensor({1.5, 1.25, 0.25}, at::kDouble),

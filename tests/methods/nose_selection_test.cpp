@@ -9,7 +9,7 @@
 #include "tests/methods/nose_support.h"
 #include "tests/support/run_ranks.h"
 
-// Ways to choose layers that the search of NOSE is held against (reference/nose.md A3).
+// Ways to choose layers that the search of NOSE is held against.
 
 namespace ablate {
 namespace {

@@ -94,7 +94,7 @@ TEST(Nose, TellsThatMarkingAndRemovalMoveNoLogit) {
             R"([{"block":0,"edit":"remove_mixer"},{"block":2,"edit":"remove_mixer"}])");
 }
 
-// T11: lambda of the published schedule at chosen epochs.
+// lambda of the published schedule at chosen epochs.
 TEST(Nose, FollowsThePublishedSchedule) {
   const auto model = golden_vit();
   MethodContext context(*model);
@@ -167,7 +167,7 @@ TEST(Nose, RemovesAtOnceInARunWithoutTraining) {
   EXPECT_EQ(model->blocks()[1]->mixer(), nullptr);
 }
 
-// T9: what five layers of DeiT-B hold, by three ways of counting.
+// What five layers of DeiT-B hold, by three ways of counting.
 TEST(Nose, RemovesThePublishedShareOfParameters) {
   const auto model = test::make_model("deit_base_patch16_224", "", 1000);
   const auto parameters = model->named_parameters();
@@ -196,7 +196,7 @@ at::Tensor weighted_sum(Model& model) {
   return (logits * at::arange(10, at::kDouble).cos().view({2, 5})).sum();
 }
 
-// T12.
+// The branch that is gone has none, and the others match.
 TEST(Dilution, AtZeroHasTheGradientsOfTheShrunkNetwork) {
   const auto diluted = golden_vit(), shrunk = golden_vit();
   Surgeon keep(*diluted), cut(*shrunk);

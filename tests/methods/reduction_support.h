@@ -24,7 +24,7 @@ inline std::shared_ptr<Model> narrow_deit(const std::string& more = "") {
   return model;
 }
 
-/// tome_and_recipes.md A12 for DeiT at 224 pixels: attention over `before`, MLP over `after`.
+/// Multiply-accumulates of DeiT at 224 pixels: attention over `before`, MLP over `after`.
 inline std::int64_t deit_macs(std::int64_t dim, std::int64_t classes, const Counts& before,
                               const Counts& after) {
   constexpr std::int64_t kPatches = 196, kPatchSize = 16;

@@ -51,7 +51,7 @@ Groups groups_of(const at::Tensor& positions, std::size_t count) {
   return groups;
 }
 
-// reference/tome_and_recipes.md D1.
+// Computed by the public code of Bolya et al., ICLR 2023.
 TEST(TokenMerging, GivesThePublishedExamples) {
   struct Row {
     std::vector<std::int64_t> r;  // all of these give the same, by the cap

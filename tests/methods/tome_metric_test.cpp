@@ -10,7 +10,7 @@
 #include "tests/methods/tome_support.h"
 
 // What token merging compares: keys, the tokens before and after norm2, or keys that are carried to
-// blocks without attention (tome_and_recipes.md A9).
+// blocks without attention.
 
 namespace ablate {
 namespace {

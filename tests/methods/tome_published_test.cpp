@@ -46,7 +46,7 @@ const std::vector<PublishedMerge>& published() {
   static const Counts r16{181, 165, 149, 133, 117, 101, 85, 69, 53, 37, 21, 11};
   static const Counts falling{165, 136, 110, 87, 67, 50, 36, 25, 17, 12, 10, 10};
   static const std::vector<PublishedMerge> rows{
-      // tome_and_recipes.md A12.
+      // As published to a tenth (Bolya et al., ICLR 2023).
       {kTiny, {}, "r = 13", 0.731, r13},
       {kSmall, {}, "r = 13", 2.703, r13},
       {kBase, {}, "r = 13", 10.367, r13},
@@ -57,7 +57,7 @@ const std::vector<PublishedMerge>& published() {
       {kBase, {}, "r = 16\ninflect = -1.0", 5.864, falling},
       {kTiny, {}, "r = 8", 0.924, {189, 181, 173, 165, 157, 149, 141, 133, 125, 117, 109, 101}},
       {kTiny, {}, "r = 12", 0.769, {185, 173, 161, 149, 137, 125, 113, 101, 89, 77, 65, 53}},
-      // On models that have lost attention (nose.md 1.2, T10).
+      // On models that have lost attention: the rows of Lin et al., CVPR 2024.
       {kBase,
        {0, 1, 3, 4, 6},
        "r = 24\nstart = 1",

@@ -34,7 +34,7 @@ struct Golden {
   std::vector<double> logits;
 };
 
-// reference/tome_and_recipes.md D8.
+// Computed by the public code of Bolya et al., ICLR 2023.
 const std::vector<Golden>& goldens() {
   static const std::vector<Golden> rows{
       {"r = 3",

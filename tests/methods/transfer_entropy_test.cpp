@@ -39,7 +39,6 @@ double entropy_of(const at::Tensor& features) {
   return statistics_of(features, features.size(0)).entropy(false, std::numbers::e);
 }
 
-// reference/nose.md T1.
 TEST(GaussianEntropy, OfGaussiansIsTheSumOfLogDeviations) {
   constexpr std::int64_t kSamples = 20'000, kChannels = 24;
   const at::Tensor features = gaussian_features(kSamples, kChannels, 0.1);
@@ -60,7 +59,7 @@ TEST(GaussianEntropy, FollowsScaleAndIgnoresShiftAndOrder) {
               std::log(features.select(1, 3).std(0, false).item<double>()), 1e-10);
 }
 
-// T2: on uniform channels, whose true entropy is 0, the surrogate is ln(1 / sqrt(12)) less its
+// On uniform channels, whose true entropy is 0, the surrogate is ln(1 / sqrt(12)) less its
 // dropped constants, ln(2 pi e) / 2: together 0.1765.
 TEST(GaussianEntropy, IsASurrogateWithoutItsConstants) {
   const at::Tensor grid = (at::arange(100'000, at::kDouble) + 0.5) / 100'000;
@@ -68,7 +67,7 @@ TEST(GaussianEntropy, IsASurrogateWithoutItsConstants) {
   EXPECT_NEAR(entropy_of(grid.unsqueeze(1)) + constants, 0.1765, 5e-5);
 }
 
-// T3.
+// However the samples are cut into chunks.
 TEST(GaussianEntropy, OfChunksEqualsTwoPassesOverAll) {
   const at::Tensor features = gaussian_features(1003, 9, 0.3) + 1e4;
   for (const std::int64_t chunk : {1, 7, 128, 1003}) {
@@ -173,7 +172,7 @@ std::vector<int> chosen(const std::vector<SelectionStep>& steps) {
   return layers;
 }
 
-// T5; the numbers of evaluations are those of reference/nose.md 2.4.
+// sum over k < K of (12 - k), and one.
 TEST(SelectLayers, MakesAsManyMeasurementsAsTheSearchNeeds) {
   std::vector<int> twelve;
   for (int i = 0; i < 12; ++i) twelve.push_back(i);

@@ -15,7 +15,7 @@ GateRule rule_with(HeadBalance balance) {
   return rule;
 }
 
-/// channel_pruning.md 2.4: two heads of four.
+/// Two heads of four.
 at::Tensor worked_example() {
   return at::tensor({.9, .6, .55, .2, .8, .45, .4, .3}, at::kDouble).view({1, 2, 4});
 }

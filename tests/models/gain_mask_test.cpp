@@ -13,7 +13,7 @@
 #include "tests/core/expect_error.h"
 #include "tests/support/models.h"
 
-// Residual gains that are drawn: reference/nose.md A4.
+// Residual gains that are drawn.
 
 namespace ablate {
 namespace {

@@ -88,7 +88,7 @@ TEST(VisionTransformer, HasTimmsNamesAndShapes) {
   EXPECT_EQ(parameters["blocks.0.mlp.fc2.weight"].sizes(), (std::vector<std::int64_t>{192, 768}));
 }
 
-// reference/tome_and_recipes.md B1: class token, distillation token, patches; two heads.
+// Touvron et al., ICML 2021: class token, distillation token, patches; two heads.
 TEST(VisionTransformer, DistilledHasTimmsNamesAndShapes) {
   const auto plain = make_model("deit_tiny_patch16_224", "", 1000);
   const auto distilled = make_model("deit_tiny_distilled_patch16_224", "", 1000);

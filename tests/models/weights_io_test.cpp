@@ -181,8 +181,6 @@ TEST(Weights, StartANewHeadOnlyWhenAsked) {
                         source->named_parameters()["norm.weight"]));
 }
 
-// reference/nose.md T7: what lost attention saves without its keys and loads into the structure
-// that its edits make, not into another.
 // What older files of timm hold beside the weights of windowed attention follows from the shape.
 TEST(Weights, TakeFilesThatHoldIndicesAndMasksOfWindows) {
   const TempFolder folder;
@@ -208,6 +206,8 @@ TEST(Weights, TakeFilesThatHoldIndicesAndMasksOfWindows) {
             std::string::npos);
 }
 
+// What lost attention saves without its keys and loads into the structure that its edits make, not
+// into another.
 TEST(Weights, OfAShrunkModelFillTheReplayedStructureAlone) {
   const TempFolder folder;
   const auto shrink = [](Model& model) {

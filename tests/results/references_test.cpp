@@ -145,7 +145,7 @@ TEST_F(References, TheShippedNumbersAreThoseOfTheReadmes) {
     }
     return 0.0;
   };
-  // reference/nose.md 1.1 and tome_and_recipes.md A13: one of each kind.
+  // From the authors' READMEs: one of each kind.
   EXPECT_EQ(value("Lin 2024", "DeiT-B", "", "top1"), 81.8);
   EXPECT_EQ(value("Lin 2024", "DeiT-S", "3/12, PyTorch 1.12.1", "top1"), 80.33);
   EXPECT_EQ(value("Bolya 2023", "DeiT-S", "r = 13, trained", "top1"), 79.36);

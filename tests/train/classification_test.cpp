@@ -8,8 +8,8 @@
 #include "runner/train/task.h"
 #include "tests/support/models.h"
 
-// Loss and counts of the classification task, and the distillation term; goldens of
-// reference/tome_and_recipes.md D6.
+// Loss and counts of the classification task, and the distillation term; goldens computed by
+// PyTorch.
 
 namespace ablate::test {
 namespace {

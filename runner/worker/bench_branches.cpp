@@ -10,6 +10,7 @@
 #include "methods/models/ops.h"
 #include "runner/core/error.h"
 #include "runner/train/device_graph.h"
+#include "runner/worker/bench_noise.h"
 #include "runner/worker/standalone_model.h"
 
 namespace ablate {
@@ -30,9 +31,9 @@ class BranchChain {
     model_->eval();
     const std::int64_t tokens = block_tokens(structure).front().mlp;
     const std::int64_t width = model_->blocks().front()->norm2().weight.size(0);
-    const at::Tensor numbers = at::arange(protocol.batch * tokens * width, at::kDouble);
-    tokens_ =
-        numbers.mul(0.37).sin().to(at::kFloat).view({protocol.batch, tokens, width}).to(device);
+    tokens_ = bench_noise(protocol.batch * tokens * width)
+                  .to(device, at::kFloat)
+                  .view({protocol.batch, tokens, width});
     upstream_ = tokens_.clone();
     if (trains_) tokens_.requires_grad_();
     if (protocol.dtype == "bf16") bind(device);
@@ -81,7 +82,6 @@ class BranchChain {
     const at::AutoGradMode grad_mode(trains_);
     ForwardState state;
     state.fused = context_ ? &*context_ : nullptr;
-    if (context_) context_->begin_step();
     clear_gradients();
     TokenStream stream{tokens_};
     for (Block* block : model_->blocks()) stream = pass(std::move(stream), *block, state);

@@ -8,6 +8,32 @@
 
 namespace ablate {
 
+namespace {
+
+GradientBucket bucket_of_segments(const std::vector<GradientSegment>& segments,
+                                  std::vector<std::size_t> members) {
+  const GradientSegment& last = segments[members.back()];
+  const std::int64_t offset = segments[members.front()].offset;
+  return {
+      .offset = offset, .numel = last.offset + last.numel - offset, .segments = std::move(members)};
+}
+
+/// Leaves at the end of the last bucket what is complete last, as a bucket of its own.
+void split_last(std::vector<GradientBucket>& buckets, const std::vector<GradientSegment>& segments,
+                std::int64_t most) {
+  if (buckets.empty()) return;
+  const std::vector<std::size_t> members = buckets.back().segments;
+  const GradientSegment& last = segments[members.back()];
+  const auto begin = std::find_if(members.begin(), members.end() - 1, [&](std::size_t i) {
+    return last.offset + last.numel - segments[i].offset <= most;
+  });
+  if (begin == members.begin()) return;
+  buckets.back() = bucket_of_segments(segments, {members.begin(), begin});
+  buckets.push_back(bucket_of_segments(segments, {begin, members.end()}));
+}
+
+}  // namespace
+
 std::vector<GradientBucket> plan_buckets(const std::vector<GradientSegment>& segments,
                                          std::int64_t element_bytes,
                                          const ReducerOptions& options) {
@@ -26,6 +52,7 @@ std::vector<GradientBucket> plan_buckets(const std::vector<GradientSegment>& seg
     const auto limit = buckets.size() == 1 ? options.first_bucket_bytes : options.bucket_bytes;
     open = bucket.numel * element_bytes < limit;
   }
+  split_last(buckets, segments, options.last_bucket_bytes / element_bytes);
   return buckets;
 }
 

@@ -107,6 +107,28 @@ TEST(PlanBuckets, FirstIsSmallAndAllIsCoveredInOrder) {
   EXPECT_EQ(buckets[1].numel, 3 * 64 + 50);
 }
 
+TEST(PlanBuckets, WhatIsCompleteLastIsASliceOfItsOwn) {
+  std::vector<GradientSegment> segments;
+  for (int i = 0; i < 10; ++i) segments.push_back({cat("p", i), i * 64, 50});
+  const auto members = [&](std::int64_t last_numel) {
+    std::vector<std::vector<std::size_t>> found;
+    for (const auto& bucket : plan_buckets(segments, 4,
+                                           {.bucket_bytes = 1 << 20,
+                                           .first_bucket_bytes = 4 * 100,
+                                           .last_bucket_bytes = 4 * last_numel})) {
+      EXPECT_EQ(bucket.offset, segments[bucket.segments.front()].offset);
+      EXPECT_EQ(bucket.offset + bucket.numel, segments[bucket.segments.back()].offset + 50);
+      found.push_back(bucket.segments);
+    }
+    return found;
+  };
+  using Slices = std::vector<std::vector<std::size_t>>;
+  EXPECT_EQ(members(64 + 50), (Slices{{0, 1}, {2, 3, 4, 5, 6, 7}, {8, 9}}));
+  EXPECT_EQ(members(64 + 49), (Slices{{0, 1}, {2, 3, 4, 5, 6, 7, 8}, {9}}));
+  EXPECT_EQ(members(1), (Slices{{0, 1}, {2, 3, 4, 5, 6, 7, 8}, {9}})) << "no less than a segment";
+  EXPECT_EQ(members(1000), (Slices{{0, 1}, {2, 3, 4, 5, 6, 7, 8, 9}}));
+}
+
 TEST(PlanBuckets, InactiveSegmentsAreInNoSlice) {
   const auto buckets = plan_buckets(
       {{"a", 0, 10}, {"b", 64, 10, false}, {"c", 128, 10}, {"d", 192, 10}, {"e", 256, 4, false}}, 8,

@@ -70,6 +70,7 @@ struct TrainLoader::State {
         transform(augment, dataset->facts().normalization),
         options(loader),
         plan(dataset->size(), augment, loader),
+        memory(loader.pinned),
         pool([this](std::int64_t number) { return make(number); }, loader.threads,
              loader.prefetch) {
     const DatasetFacts& facts = dataset->facts();

@@ -38,8 +38,9 @@ struct LoaderOptions {
   std::int64_t micro_batch = 0;  ///< rows of one Batch; divides global_batch / shard.size
   std::int64_t mix_group = 32;   ///< mixing partners lie within groups of this many rows
   Shard shard{};
-  int threads = 1;   ///< decoding and augmenting threads; 0 works in the calling thread
-  int prefetch = 3;  ///< batches under way or waiting at most
+  int threads = 1;      ///< decoding and augmenting threads; 0 works in the calling thread
+  int prefetch = 3;     ///< batches under way or waiting at most
+  bool pinned = false;  ///< images lie in memory that a CUDA device copies from by itself
 };
 
 /// How an epoch falls into micro-batches of one rank.

@@ -40,18 +40,27 @@ void make_batch(const TrainBatch& batch) {
   for (std::int64_t row = 0; row < batch.rows; ++row) {
     make_train_sample(OneThread{}, batch, row, draw, canvas_in(memory.data(), batch.recipe.side));
   }
-  mix_batch(batch);
+  mix_batch(batch, batch.images);
 }
 
-void mix_batch(const TrainBatch& batch) {
-  if (batch.mix_group == 0) return;
+template <typename T>
+void mix_batch(const TrainBatch& batch, T* out) {
+  if (batch.mix_group == 0) {
+    for (std::int64_t row = 0; row < batch.rows; ++row) {
+      finish_rows(OneThread{}, batch, row, row, out);
+    }
+    return;
+  }
   for (std::int64_t first = 0; first < batch.rows; first += batch.mix_group) {
     const MixPlan plan = draw_plan(batch, (batch.first_position + first) / batch.mix_group);
     for (std::int64_t i = 0; i < (batch.mix_group + 1) / 2; ++i) {
-      mix_rows(OneThread{}, batch, plan, first + i, first + batch.mix_group - 1 - i);
+      mix_rows(OneThread{}, batch, plan, first + i, first + batch.mix_group - 1 - i, out);
     }
   }
 }
+
+template void mix_batch<float>(const TrainBatch& batch, float* out);
+template void mix_batch<kernels::bfloat16>(const TrainBatch& batch, kernels::bfloat16* out);
 
 void make_batch(const EvalBatch& batch) {
   for (std::int64_t row = 0; row < batch.rows; ++row) make_eval_sample(OneThread{}, batch, row);

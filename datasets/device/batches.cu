@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kThreads) train_kernel(TrainBatch batch, unsig
 __global__ void __launch_bounds__(kManyThreads) mix_kernel(TrainBatch batch) {
   const std::int64_t first = std::int64_t{blockIdx.x} * batch.mix_group;
   mix_rows(Block<kManyThreads>{}, batch, batch.plans[blockIdx.x], first + blockIdx.y,
-           first + batch.mix_group - 1 - blockIdx.y);
+           first + batch.mix_group - 1 - blockIdx.y, batch.images);
 }
 
 __global__ void __launch_bounds__(kFewThreads) eval_kernel(EvalBatch batch) {

@@ -80,8 +80,10 @@ void make_batch(const EvalBatch& batch, kernels::Stream stream);
 namespace host {
 void make_batch(const TrainBatch& batch);
 void make_batch(const EvalBatch& batch);
-/// The last part of making one: mixes the rows.
-void mix_batch(const TrainBatch& batch);
+/// The last part of making one: mixes the rows into `out`, which is batch.images, or as many
+/// bfloat16.
+template <typename T>
+void mix_batch(const TrainBatch& batch, T* out);
 }  // namespace host
 
 }  // namespace ablate::augment

@@ -41,7 +41,11 @@ void make_batch(const CropBatch& batch) {
     resample_columns(OneThread{}, batch, row);
     augment_sample(OneThread{}, batch, row, draw, tables.data());
   }
-  mix_batch(train);
+  if (batch.half) {
+    mix_batch(train, batch.half);
+  } else {
+    mix_batch(train, train.images);
+  }
 }
 
 }  // namespace host

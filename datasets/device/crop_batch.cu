@@ -51,10 +51,27 @@ __global__ void plan_kernel(TrainBatch batch) {
 }
 
 /// Grid (groups, pairs of a group).
-__global__ void __launch_bounds__(kAugmenting) mix_crops_kernel(TrainBatch batch) {
+template <typename T>
+__global__ void __launch_bounds__(kAugmenting) mix_crops_kernel(TrainBatch batch, T* out) {
   const std::int64_t first = std::int64_t{blockIdx.x} * batch.mix_group;
   mix_rows(Block<kAugmenting>{}, batch, batch.plans[blockIdx.x], first + blockIdx.y,
-           first + batch.mix_group - 1 - blockIdx.y);
+           first + batch.mix_group - 1 - blockIdx.y, out);
+}
+
+/// Block: a row.
+__global__ void __launch_bounds__(kAugmenting)
+    round_kernel(TrainBatch batch, kernels::bfloat16* out) {
+  finish_rows(Block<kAugmenting>{}, batch, blockIdx.x, blockIdx.x, out);
+}
+
+template <typename T>
+void mix(const TrainBatch& batch, T* out, kernels::Stream stream) {
+  const auto rows = static_cast<unsigned>(batch.rows);
+  const auto group = static_cast<unsigned>(batch.mix_group);
+  plan_kernel<<<rows / group, 1, 0, stream>>>(batch);
+  kernels::check_launch();
+  mix_crops_kernel<<<dim3(rows / group, (group + 1) / 2), kAugmenting, 0, stream>>>(batch, out);
+  kernels::check_launch();
 }
 
 }  // namespace
@@ -72,11 +89,11 @@ void make_batch(const CropBatch& batch, kernels::Stream stream) {
   kernels::check_launch();
   augment_kernel<<<rows, kAugmenting, 0, stream>>>(batch);
   kernels::check_launch();
-  if (train.mix_group == 0) return;
-  const auto group = static_cast<unsigned>(train.mix_group);
-  plan_kernel<<<rows / group, 1, 0, stream>>>(train);
-  kernels::check_launch();
-  mix_crops_kernel<<<dim3(rows / group, (group + 1) / 2), kAugmenting, 0, stream>>>(train);
+  if (train.mix_group > 0) {
+    return batch.half ? mix(train, batch.half, stream) : mix(train, train.images, stream);
+  }
+  if (!batch.half) return;
+  round_kernel<<<rows, kAugmenting, 0, stream>>>(train, batch.half);
   kernels::check_launch();
 }
 

@@ -40,6 +40,9 @@ struct CropBatch {
   std::uint8_t* rows = nullptr;          ///< room, see CropRoom
   std::int32_t* taps = nullptr;          ///< room, likewise
   std::uint8_t* canvases = nullptr;      ///< room for (train.rows, 2, side, side, 3) bytes
+  /// (train.rows, 3, side, side): the batch, rounded, with train.images as room to work in. Null:
+  /// the batch is train.images.
+  kernels::bfloat16* half = nullptr;
 };
 
 #if ABLATE_HAS_CUDA

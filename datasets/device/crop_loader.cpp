@@ -1,14 +1,9 @@
 #include "datasets/device/crop_loader.h"
 
-#include <atomic>
-#include <cstring>
+#include <algorithm>
 #include <limits>
-#include <type_traits>
 
-#include "datasets/drawn_batch.h"
 #include "datasets/ordered_pool.h"
-#include "datasets/sample_reader.h"
-#include "datasets/tensor_pool.h"
 
 namespace ablate {
 namespace {
@@ -26,6 +21,17 @@ augment::TrainBatch common_part(const AugmentRecipe& recipe, const Normalization
           .mix_group = recipe.mixing.enabled() ? static_cast<int>(options.mix_group) : 0};
 }
 
+/// Nothing is drawn for evaluation.
+augment::TrainBatch eval_part(const AugmentRecipe& recipe, const Normalization& statistics,
+                              std::int64_t rows) {
+  augment::TrainBatch common;
+  common.recipe.side = recipe.image_size;
+  std::ranges::copy(statistics.mean, common.recipe.mean);
+  std::ranges::copy(statistics.std, common.recipe.std);
+  common.rows = rows;
+  return common;
+}
+
 }  // namespace
 
 std::string CropLoader::why_not(const AugmentRecipe& recipe) {
@@ -39,10 +45,7 @@ struct CropLoader::State {
   LoaderOptions options;
   BatchPlan plan;
   augment::TrainBatch common;
-  SampleReaders readers;
-  StageClock clock;
-  TensorPool memory;
-  std::atomic<std::int64_t> most_bytes{0};  // that a batch has taken so far
+  CropPacker packer;
   OrderedPool<CroppedBatch> pool;
 
   State(std::shared_ptr<const Dataset> data, const AugmentRecipe& recipe,
@@ -52,44 +55,16 @@ struct CropLoader::State {
         options(loader),
         plan(dataset->size(), recipe, loader),
         common(common_part(recipe, dataset->facts().normalization, loader, plan)),
-        memory(pinned),
+        packer(dataset, plan.rows, pinned),
         pool([this](std::int64_t number) { return make(number); }, loader.threads,
              loader.prefetch) {}
 
   CroppedBatch make(std::int64_t number) {
-    const DrawnBatch drawn = draw_batch(dataset->size(), transform.recipe(), options, plan, number);
-    CroppedBatch batch;
-    batch.first_position = drawn.first_position;
-    batch.crops = memory.take({1, CroppedBatch::crop_bytes(plan.rows)}, at::kByte);
-    batch.pixels = memory.take_bytes(std::max<std::int64_t>(most_bytes, 1));
-    auto* crops = reinterpret_cast<augment::CropRow*>(batch.crops.data_ptr());
-    const SampleReaders::Lease reader(readers);
-    StageTimer timer(clock);
-    for (const DrawnBatch::Row& row : drawn.rows) {
-      const CropPlan taken = transform.plan(reader->open(*dataset, row.index, timer), row.key);
-      *crops = augment::crop_row(taken, row.key.sample, dataset->label(row.index));
-      batch.room.place(*crops);
-      make_room(batch, crops->pixels);
-      timer.was(LoadStage::Copy);
-      reader->read(taken.source, batch.pixels.data_ptr<std::uint8_t>() + crops->pixels, timer);
-      batch.indices.push_back(row.index);
-      ++crops;
-    }
-    std::memcpy(static_cast<void*>(crops), &drawn.step, sizeof drawn.step);
-    return batch;
-  }
-
-  /// Has room for all rows that are placed, of which `filled` bytes are there.
-  void make_room(CroppedBatch& batch, std::int64_t filled) {
-    if (batch.room.pixels <= batch.pixels.numel()) return;
-    const at::Tensor larger = memory.take_bytes(batch.room.pixels * 3 / 2);
-    std::memcpy(larger.data_ptr(), batch.pixels.data_ptr(), static_cast<std::size_t>(filled));
-    batch.pixels = larger;
-    most_bytes = std::max<std::int64_t>(most_bytes, larger.numel());
+    return packer.pack(
+        draw_batch(dataset->size(), transform.recipe(), options, plan, number),
+        [this](Size image, const AugmentKey& key) { return transform.plan(image, key); });
   }
 };
-
-static_assert(std::is_trivially_copyable_v<augment::CropRow>);
 
 CropLoader::CropLoader(std::shared_ptr<const Dataset> dataset, const AugmentRecipe& recipe,
                        const LoaderOptions& options, bool pinned)
@@ -110,6 +85,58 @@ CroppedBatch CropLoader::next() { return state_->pool.next(); }
 
 double CropLoader::take_wait_seconds() { return state_->pool.take_wait_seconds(); }
 
-StageSeconds CropLoader::take_stage_seconds() { return state_->clock.take(); }
+StageSeconds CropLoader::take_stage_seconds() { return state_->packer.take_stage_seconds(); }
+
+struct CropEvalLoader::State {
+  std::int64_t size;
+  EvalTransform transform;
+  LoaderOptions options;
+  augment::TrainBatch common;
+  std::int64_t samples = 0, batches = 0;  // of the pass
+  CropPacker packer;
+  OrderedPool<CroppedBatch> pool;
+
+  State(std::shared_ptr<const Dataset> dataset, const AugmentRecipe& recipe,
+        const LoaderOptions& loader, bool pinned)
+      : size(dataset->size()),
+        transform(recipe, dataset->facts().normalization),
+        options(loader),
+        common(eval_part(recipe, dataset->facts().normalization, eval_rows(loader))),
+        packer(dataset, common.rows, pinned),
+        pool([this](std::int64_t number) { return make(number); }, loader.threads,
+             loader.prefetch) {}
+
+  CroppedBatch make(std::int64_t number) {
+    DrawnBatch drawn;
+    drawn.first_position = number * options.global_batch + options.shard.rank * common.rows;
+    const std::int64_t end = std::min(samples, drawn.first_position + common.rows);
+    for (std::int64_t index = drawn.first_position; index < end; ++index) {
+      drawn.rows.push_back({.index = index, .key = {}});
+    }
+    return packer.pack(drawn,
+                       [this](Size image, const AugmentKey&) { return transform.plan(image); });
+  }
+};
+
+CropEvalLoader::CropEvalLoader(std::shared_ptr<const Dataset> dataset, const AugmentRecipe& recipe,
+                               const LoaderOptions& options, bool pinned)
+    : state_(std::make_unique<State>(std::move(dataset), recipe, options, pinned)) {}
+
+CropEvalLoader::~CropEvalLoader() = default;
+
+const augment::TrainBatch& CropEvalLoader::common() const { return state_->common; }
+
+void CropEvalLoader::start(std::int64_t limit) {
+  State& state = *state_;
+  // Nothing is made between the two seeks, so what make() reads may change.
+  state.pool.seek(0, 0);
+  state.samples = limit == 0 ? state.size : std::min(limit, state.size);
+  state.batches = (state.samples + state.options.global_batch - 1) / state.options.global_batch;
+  state.pool.seek(0, state.batches);
+}
+
+std::int64_t CropEvalLoader::batches() const { return state_->batches; }
+
+CroppedBatch CropEvalLoader::next() { return state_->pool.next(); }
 
 }  // namespace ablate

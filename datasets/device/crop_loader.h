@@ -1,27 +1,13 @@
 #pragma once
 
-#include "datasets/device/crop_batch.h"
-#include "datasets/loader.h"
-#include "datasets/stage_clock.h"
+#include <string>
+
+#include "datasets/device/crop_packer.h"
 
 namespace ablate {
 
-/// The rows of a micro-batch of training, decoded and cut on the host; the rest is left to
-/// augment::make_batch().
-struct CroppedBatch {
-  at::Tensor pixels;  ///< uint8: room.pixels bytes, perhaps more
-  at::Tensor crops;   ///< uint8: augment::CropRow for every row, then the run's step as int64
-  augment::CropRoom room;
-  std::vector<std::int64_t> indices;
-  std::int64_t first_position = 0;
-
-  static constexpr std::int64_t crop_bytes(std::int64_t rows) {
-    return rows * std::int64_t{sizeof(augment::CropRow)} + std::int64_t{sizeof(std::int64_t)};
-  }
-};
-
 /// TrainLoader's batches up to the point where pixels of crops are known.
-class CropLoader {
+class CropLoader final : public CropSource {
  public:
   /// Why a recipe's batches cannot be made so; empty when they can.
   static std::string why_not(const AugmentRecipe& recipe);
@@ -30,17 +16,37 @@ class CropLoader {
   /// BatchPlan throws.
   CropLoader(std::shared_ptr<const Dataset> dataset, const AugmentRecipe& recipe,
              const LoaderOptions& options, bool pinned);
-  ~CropLoader();
+  ~CropLoader() override;
 
   const BatchPlan& plan() const;
-  /// What all micro-batches have in common: all but the place and the targets.
-  const augment::TrainBatch& common() const;
+  const augment::TrainBatch& common() const override;
 
   /// As those of TrainLoader.
   void seek(std::int64_t epoch, std::int64_t step_in_epoch);
-  CroppedBatch next();
+  CroppedBatch next() override;
   double take_wait_seconds();
   StageSeconds take_stage_seconds();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// EvalLoader's batches likewise, of sets whose images have a label as a whole: finished, they are
+/// what that loader gives.
+class CropEvalLoader final : public CropSource {
+ public:
+  /// Throws what eval_rows() throws.
+  CropEvalLoader(std::shared_ptr<const Dataset> dataset, const AugmentRecipe& recipe,
+                 const LoaderOptions& options, bool pinned);
+  ~CropEvalLoader() override;
+
+  const augment::TrainBatch& common() const override;
+
+  /// As those of EvalLoader.
+  void start(std::int64_t limit = 0);
+  std::int64_t batches() const;
+  CroppedBatch next() override;
 
  private:
   struct State;

@@ -1,5 +1,7 @@
 #include "datasets/device/pinned_feeder.h"
 
+#include <utility>
+
 #include "runner/core/error.h"
 
 namespace ablate {
@@ -38,23 +40,24 @@ const Batch& PinnedFeeder::next(const c10::cuda::CUDAStream& stream) {
 
 void PinnedFeeder::prefetch() {
   if (ahead_) return;
-  const Batch batch = loader_.next();
+  Batch batch = loader_.next();
   Slot& slot = slots_[1 - current_];
   // The room belongs to this stream too: the allocator gives nothing that another one still uses.
   const c10::cuda::CUDAStreamGuard guard(copies_);
   if (!slot.device.images.defined()) make_room(slot, batch);
-  slot.copied.synchronize();
+  slot.copied.synchronize();  // two batches ago: pinned memory goes back to the loader
+  slot.host = std::move(batch);
   slot.consumed.block(copies_);
   for (const auto part : kParts) {
-    const at::Tensor& values = batch.*part;
+    const at::Tensor& values = slot.host.*part;
     ABLATE_CHECK(values.defined() == (slot.device.*part).defined(), "batches of two kinds");
     if (!values.defined()) continue;
-    (slot.pinned.*part).copy_(values);
-    (slot.device.*part).copy_(slot.pinned.*part, /*non_blocking=*/true);
+    const at::Tensor& pinned = values.is_pinned() ? values : (slot.pinned.*part).copy_(values);
+    (slot.device.*part).copy_(pinned, /*non_blocking=*/true);
   }
   slot.copied.record(copies_);
-  slot.device.indices = batch.indices;
-  slot.device.first_position = batch.first_position;
+  slot.device.indices = slot.host.indices;
+  slot.device.first_position = slot.host.first_position;
   ahead_ = true;
 }
 
@@ -62,8 +65,11 @@ void PinnedFeeder::make_room(Slot& slot, const Batch& like) const {
   for (const auto part : kParts) {
     const at::Tensor& values = like.*part;
     if (!values.defined()) continue;
-    slot.pinned.*part = at::empty_like(values, values.options().pinned_memory(true));
-    slot.device.*part = at::empty_like(values, values.options().device(device_));
+    if (!values.is_pinned()) {
+      slot.pinned.*part = at::empty_like(values, values.options().pinned_memory(true));
+    }
+    slot.device.*part =
+        at::empty_like(values, values.options().pinned_memory(false).device(device_));
   }
 }
 

@@ -8,9 +8,9 @@
 
 namespace ablate {
 
-/// Feeds a CUDA device from a TrainLoader: through pinned memory and on a stream of its own, so
-/// that the copy of one batch runs beside the work on the batch before. For programs with CUDA
-/// alone.
+/// Feeds a CUDA device from a TrainLoader: through pinned memory (the loader's, if it is pinned)
+/// and on a stream of its own, so that the copy of one batch runs beside the work on the batch
+/// before. For programs with CUDA alone.
 class PinnedFeeder final : public BatchFeeder {
  public:
   /// The loader must outlive the feeder, and nobody else asks it for batches.
@@ -29,6 +29,7 @@ class PinnedFeeder final : public BatchFeeder {
 
  private:
   struct Slot {
+    Batch host;  ///< kept until it has been copied
     Batch pinned, device;
     at::cuda::CUDAEvent copied;    ///< pinned memory may be written again
     at::cuda::CUDAEvent consumed;  ///< device memory may be written again

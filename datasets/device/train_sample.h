@@ -1,5 +1,8 @@
 #pragma once
 
+#include <bit>
+#include <type_traits>
+
 #include "datasets/device/affine_sampling.h"
 #include "datasets/device/photometric.h"
 #include "datasets/device/sample_draw.h"
@@ -147,48 +150,100 @@ ABLATE_HOST_DEVICE void make_train_sample(const Team& team, const TrainBatch& ba
   if (team.rank() == 0) batch.labels[row] = batch.set.labels[draw.index];
 }
 
-/// Mixes two images of three planes.
-template <typename Team>
-ABLATE_HOST_DEVICE void mix_values(const Team& team, float own, float other, int plane, float* a,
-                                   float* b) {
-  share_out(team, plane, [&](int i) {
-    float from_a[kChannels], from_b[kChannels];  // all loads before the first store
-    for (int c = 0; c < kChannels; ++c) {
-      from_a[c] = a[c * plane + i];
-      from_b[c] = b[c * plane + i];
-    }
-    for (int c = 0; c < kChannels; ++c) {
-      a[c * plane + i] = own * from_a[c] + other * from_b[c];
-      b[c * plane + i] = own * from_b[c] + other * from_a[c];
-    }
-  });
+/// A value of a finished image as T: itself, or the nearest bfloat16, ties to even.
+template <typename T>
+ABLATE_HOST_DEVICE T finished(float value);
+template <>
+ABLATE_HOST_DEVICE float finished<float>(float value) {
+  return value;
+}
+template <>
+ABLATE_HOST_DEVICE kernels::bfloat16 finished<kernels::bfloat16>(float value) {
+#ifdef __CUDA_ARCH__
+  const std::uint32_t bits = __float_as_uint(value);
+#else
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+#endif
+  return {static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16)};
 }
 
-/// Mixes rows `first` and `second`, partners in a group with this plan.
-template <typename Team>
+/// Where two partners come from and go to, (3, side, side) each; `to` may be `from`.
+template <typename T>
+struct MixPair {
+  const float* from[2];
+  T* to[2];
+  int side;
+
+  ABLATE_HOST_DEVICE int plane() const { return side * side; }
+  /// Pixel i of the first becomes own of itself and other of the second, and vice versa.
+  ABLATE_HOST_DEVICE void blend(int i, float own, float other) const {
+    float a[kChannels], b[kChannels];  // all loads before the first store
+    load(i, a, b);
+    for (int c = 0; c < kChannels; ++c) {
+      to[0][c * plane() + i] = finished<T>(own * a[c] + other * b[c]);
+      to[1][c * plane() + i] = finished<T>(own * b[c] + other * a[c]);
+    }
+  }
+  ABLATE_HOST_DEVICE void exchange(int i, bool exchanged) const {
+    float a[kChannels], b[kChannels];
+    load(i, a, b);
+    for (int c = 0; c < kChannels; ++c) {
+      to[0][c * plane() + i] = finished<T>(exchanged ? b[c] : a[c]);
+      to[1][c * plane() + i] = finished<T>(exchanged ? a[c] : b[c]);
+    }
+  }
+
+ private:
+  ABLATE_HOST_DEVICE void load(int i, float* a, float* b) const {
+    for (int c = 0; c < kChannels; ++c) {
+      a[c] = from[0][c * plane() + i];
+      b[c] = from[1][c * plane() + i];
+    }
+  }
+};
+
+/// Rows of batch.images and where they go: `out`, which is batch.images or as large.
+template <typename T>
+ABLATE_HOST_DEVICE MixPair<T> mix_pair(const TrainBatch& batch, std::int64_t first,
+                                       std::int64_t second, T* out) {
+  const int side = batch.recipe.side;
+  const std::int64_t values = std::int64_t{kChannels} * side * side;
+  return {{batch.images + first * values, batch.images + second * values},
+          {out + first * values, out + second * values},
+          side};
+}
+
+/// Finishes rows `first` and `second` as they are; they may be the same.
+template <typename Team, typename T>
+ABLATE_HOST_DEVICE void finish_rows(const Team& team, const TrainBatch& batch, std::int64_t first,
+                                    std::int64_t second, T* out) {
+  if constexpr (!std::is_same_v<T, float>) {  // floats are finished
+    const MixPair<T> pair = mix_pair(batch, first, second, out);
+    share_out(team, pair.plane(), [&](int i) { pair.exchange(i, false); });
+  }
+}
+
+/// Mixes rows `first` and `second`, partners in a group with this plan, into `out`: floats in place
+/// (batch.images), or as many others.
+template <typename Team, typename T>
 ABLATE_HOST_DEVICE void mix_rows(const Team& team, const TrainBatch& batch, const MixPlan& plan,
-                                 std::int64_t first, std::int64_t second) {
+                                 std::int64_t first, std::int64_t second, T* out) {
   if (team.rank() == 0) {
     batch.other_labels[first] = batch.labels[second];
     batch.other_labels[second] = batch.labels[first];
     batch.mixed[first] = batch.mixed[second] = static_cast<float>(plan.lambda);
   }
-  if (plan.lambda == 1 || first == second) return;
-  const int side = batch.recipe.side, plane = side * side;
-  float* a = batch.images + first * (kChannels * plane);
-  float* b = batch.images + second * (kChannels * plane);
+  if (plan.lambda == 1 || first == second) return finish_rows(team, batch, first, second, out);
+  const MixPair<T> pair = mix_pair(batch, first, second, out);
   if (!plan.cutmix) {
-    return mix_values(team, static_cast<float>(plan.lambda), static_cast<float>(1.0 - plan.lambda),
-                      plane, a, b);
+    const auto own = static_cast<float>(plan.lambda), other = static_cast<float>(1.0 - plan.lambda);
+    share_out(team, pair.plane(), [&](int i) { pair.blend(i, own, other); });
+    return;
   }
-  share_out(team, plane, [&](int i) {
-    const int y = i / side - plan.box.top, x = i % side - plan.box.left;
-    if (y < 0 || y >= plan.box.height || x < 0 || x >= plan.box.width) return;
-    for (int c = 0; c < kChannels; ++c) {
-      const float from_a = a[c * plane + i];
-      a[c * plane + i] = b[c * plane + i];
-      b[c * plane + i] = from_a;
-    }
+  share_out(team, pair.plane(), [&](int i) {
+    const int y = i / pair.side - plan.box.top, x = i % pair.side - plan.box.left;
+    const bool inside = y >= 0 && y < plan.box.height && x >= 0 && x < plan.box.width;
+    if (inside || !std::is_same_v<T, float>) pair.exchange(i, inside);
   });
 }
 

@@ -5,6 +5,7 @@
 
 #include "methods/models/batch_norm.h"
 #include "methods/models/dense.h"
+#include "methods/models/half_images.h"
 #include "methods/models/layers.h"
 #include "methods/models/ops.h"
 #include "runner/core/error.h"
@@ -135,7 +136,7 @@ ops::Fork ResidualBlock::scale_and_join(const at::Tensor& y, const ops::Shortcut
   return {sum, sum};
 }
 
-class ResNet final : public Backbone {
+class ResNet final : public Backbone, public HalfImages {
  public:
   ResNet(const Variant& variant, std::int64_t image_size, bool zero_init_residual,
          const ModelContext& context);

@@ -8,6 +8,7 @@
 #include "methods/models/block.h"
 #include "methods/models/dense.h"
 #include "methods/models/focused_attention.h"
+#include "methods/models/half_images.h"
 #include "methods/models/initialize.h"
 #include "methods/models/layers.h"
 #include "methods/models/ops_grid.h"
@@ -54,7 +55,7 @@ std::shared_ptr<TokenMixer> make_mixer(const Options& o) {
   return std::make_shared<FocusedLinearAttention>(options);
 }
 
-class VisionTransformer final : public Backbone {
+class VisionTransformer final : public Backbone, public HalfImages {
  public:
   VisionTransformer(const Options& options, const ModelContext& context);
 

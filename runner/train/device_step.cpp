@@ -75,7 +75,8 @@ Batch DeviceStep::room_for_inputs() const {
       at::TensorOptions().dtype(at::kFloat).device(parts_.arena.parameters().device());
   const std::int64_t side = parts_.model.image_size();
   Batch inputs;
-  inputs.images = at::zeros({parts_.batch, 3, side, side}, floats);
+  inputs.images = at::zeros({parts_.batch, 3, side, side},
+                            parts_.half_images ? floats.dtype(at::kBFloat16) : floats);
   inputs.labels = at::zeros({parts_.batch}, floats.dtype(at::kLong));
   return inputs;
 }
@@ -98,6 +99,7 @@ void DeviceStep::make_slots() {
   for (Slot& slot : slots_) {
     slot = {.numbers = pinned_bytes(numbers),
             .report = pinned_bytes(report),
+            .begun = std::make_unique<at::cuda::CUDAEvent>(cudaEventDefault),
             .done = std::make_unique<at::cuda::CUDAEvent>(cudaEventDefault)};
   }
 }
@@ -127,7 +129,7 @@ void DeviceStep::load(std::int64_t micro_batch, const Batch& batch) {
   if (!inputs.other_labels.defined()) {
     ABLATE_CHECK(eager_steps_ == 0, "mixing began after the first step");
     inputs.other_labels = at::empty_like(inputs.labels);
-    inputs.mix = at::empty({parts_.batch}, inputs.images.options());
+    inputs.mix = at::empty({parts_.batch}, inputs.images.options().dtype(at::kFloat));
   }
   inputs.other_labels.copy_(batch.other_labels, true);
   inputs.mix.copy_(batch.mix, true);
@@ -139,6 +141,7 @@ void DeviceStep::enqueue(const DeviceStepNumbers& numbers) {
   if (parts_.communicator) parts_.communicator->step_begun(numbers.step);
   if (enqueued_ == 0) slot_of(-1).done->record(stream_);
   Slot& slot = slot_of(enqueued_);
+  slot.begun->record(stream_);
   write_numbers(slot, numbers);
   if (!graph_.captured() && capturable_ && eager_steps_ == kEagerSteps) {
     const RunGate::Alone alone(RunGate::of_process());
@@ -199,7 +202,9 @@ DeviceStepResult DeviceStep::take() {
   result.finite = status.finite != 0;
   result.updates = status.updates;
   result.wishes = {.stop = agreed[1] > 0, .checkpoint = agreed[2] > 0};
-  result.seconds = 1e-3 * static_cast<double>(slot_of(taken_ - 1).done->elapsed_time(*slot.done));
+  const at::cuda::CUDAEvent& before = *slot_of(taken_ - 1).done;
+  result.seconds = 1e-3 * static_cast<double>(before.elapsed_time(*slot.done));
+  result.idle = 1e-3 * static_cast<double>(before.elapsed_time(*slot.begun));
   ++taken_;
   return result;
 }

@@ -34,6 +34,7 @@ struct DeviceStepResult {
   std::int64_t updates = 0;  ///< done so far
   StepWishes wishes{};       ///< of any rank
   double seconds = 0.0;      ///< from the end of the step before, or its own enqueueing
+  double idle = 0.0;         ///< of these, before its images were there
 };
 
 /// Optimizer steps of one model on one CUDA device. The first steps run eagerly, which lets
@@ -55,6 +56,7 @@ class DeviceStep {
     std::int64_t micro_batches = 1;
     Ema* ema = nullptr;
     bool fused = true;  ///< operations in bfloat16; else plain ones
+    bool half_images = false;  ///< load() rounds images to bfloat16: see takes_half_images()
     /// Room for a micro-batch, and what fills it on the device in every step (null: load() does).
     /// `step` as device_step().
     std::function<Batch()> make_inputs{};
@@ -109,7 +111,7 @@ class DeviceStep {
   struct Slot {
     at::Tensor numbers, report;
     std::int64_t step = 0;
-    std::unique_ptr<at::cuda::CUDAEvent> done;
+    std::unique_ptr<at::cuda::CUDAEvent> begun, done;
   };
 
   int ranks() const;

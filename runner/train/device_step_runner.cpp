@@ -1,11 +1,13 @@
 #include "runner/train/device_step_runner.h"
 
+#include <algorithm>
 #include <deque>
 #include <utility>
 
 #include "datasets/device/crop_feeder.h"
 #include "datasets/device/pinned_feeder.h"
 #include "distributed/communicator.h"
+#include "methods/models/half_images.h"
 #include "runner/train/device_step.h"
 
 namespace ablate {
@@ -21,10 +23,11 @@ class DeviceStepRunner final : public StepRunner {
       return;
     }
     if (parts_.data.why_not_cropped().empty()) {
-      feeder_ = std::make_unique<CropFeeder>(parts_.data.crop_loader(/*pinned=*/true), device);
+      feeder_ = std::make_unique<CropFeeder>(parts_.data.crop_loader(/*pinned=*/true), device,
+                                             half_images());
       return;
     }
-    loader_ = parts_.data.train_loader();
+    loader_ = parts_.data.train_loader(/*pinned=*/true);
     feeder_ = std::make_unique<PinnedFeeder>(*loader_, device);
   }
 
@@ -41,10 +44,13 @@ class DeviceStepRunner final : public StepRunner {
   struct Pending {
     std::int64_t step;
     double lr;
-    double waited;
+    double waited;  // by the host, for this step's images
     StageSeconds loading;
   };
 
+  bool half_images() const {
+    return fused_ && !parts_.exact_images && takes_half_images(parts_.model);
+  }
   void make_step();
   void load_images();
   void take_oldest();
@@ -79,6 +85,7 @@ void DeviceStepRunner::make_step() {
       .micro_batches = rank_batch / parts_.data.micro_batch(),
       .ema = parts_.ema,
       .fused = fused_,
+      .half_images = half_images(),
       .communicator = &parts_.communicator,
       .wire = parts_.options.wire == "bf16" ? Wire::Bfloat16 : Wire::Gradients,
       .choices = record_.choices(),
@@ -103,6 +110,7 @@ void DeviceStepRunner::load_images() {
 void DeviceStepRunner::begin(std::int64_t step, const StepWishes& wishes) {
   if (!step_) make_step();
   if (feeder_) load_images();
+  const double waited = feeder_ ? feeder_->take_wait_seconds() : 0.0;
   const double lr = parts_.schedule.lr(step);
   step_->enqueue({.step = step,
                   .lr = lr,
@@ -112,7 +120,7 @@ void DeviceStepRunner::begin(std::int64_t step, const StepWishes& wishes) {
   if (feeder_) feeder_->prefetch();
   pending_.push_back({.step = step,
                       .lr = lr,
-                      .waited = feeder_ ? feeder_->take_wait_seconds() : 0.0,
+                      .waited = waited,
                       .loading = feeder_ ? feeder_->take_stage_seconds() : StageSeconds()});
 }
 
@@ -135,7 +143,8 @@ void DeviceStepRunner::take_oldest() {
                       .lr = pending.lr,
                       .finite = result.finite,
                       .seconds = result.seconds,
-                      .waited = pending.waited,
+                      // While the host waits, the device may still be at work on steps before.
+                      .waited = std::min(pending.waited, result.idle),
                       .loading = pending.loading,
                       .wishes = result.wishes});
 }

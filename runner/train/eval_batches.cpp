@@ -1,5 +1,9 @@
 #include "runner/train/eval_batches.h"
 
+#if ABLATE_HAS_CUDA
+#include "datasets/device/device_crops.h"
+#endif
+
 namespace ablate {
 namespace {
 
@@ -34,6 +38,33 @@ class ResidentBatches final : public EvalBatches {
   std::int64_t number_ = 0;
 };
 
+#if ABLATE_HAS_CUDA
+
+class CroppedBatches final : public EvalBatches {
+ public:
+  CroppedBatches(std::unique_ptr<CropEvalLoader> loader, at::Device device)
+      : loader_(std::move(loader)), crops_(*loader_, device) {}
+  void start() override {
+    loader_->start();
+    crops_.drop();
+    number_ = 0;
+  }
+  std::int64_t batches() const override { return loader_->batches(); }
+  /// The batch after it is sent on its way, too: it is made beside the work on this one.
+  Batch next() override {
+    const Batch& batch = crops_.next(c10::cuda::getCurrentCUDAStream());
+    if (++number_ < batches()) crops_.prefetch();
+    return batch;
+  }
+
+ private:
+  std::unique_ptr<CropEvalLoader> loader_;
+  DeviceCrops crops_;
+  std::int64_t number_ = 0;
+};
+
+#endif
+
 }  // namespace
 
 std::unique_ptr<EvalBatches> make_host_batches(std::unique_ptr<EvalLoader> loader) {
@@ -43,5 +74,14 @@ std::unique_ptr<EvalBatches> make_host_batches(std::unique_ptr<EvalLoader> loade
 std::unique_ptr<EvalBatches> make_resident_batches(std::unique_ptr<ResidentEvalLoader> loader) {
   return std::make_unique<ResidentBatches>(std::move(loader));
 }
+
+#if ABLATE_HAS_CUDA
+
+std::unique_ptr<EvalBatches> make_cropped_batches(std::unique_ptr<CropEvalLoader> loader,
+                                                  at::Device device) {
+  return std::make_unique<CroppedBatches>(std::move(loader), device);
+}
+
+#endif
 
 }  // namespace ablate

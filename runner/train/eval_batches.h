@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "datasets/device/crop_loader.h"
 #include "datasets/device/resident_loader.h"
 #include "datasets/loader.h"
 
@@ -23,5 +24,9 @@ class EvalBatches {
 std::unique_ptr<EvalBatches> make_host_batches(std::unique_ptr<EvalLoader> loader);
 /// Made on the device that holds the set, on the current stream.
 std::unique_ptr<EvalBatches> make_resident_batches(std::unique_ptr<ResidentEvalLoader> loader);
+/// Decoded on the host, resampled on `device`, for work on the stream that is current. Only in
+/// builds with CUDA.
+std::unique_ptr<EvalBatches> make_cropped_batches(std::unique_ptr<CropEvalLoader> loader,
+                                                  at::Device device);
 
 }  // namespace ablate

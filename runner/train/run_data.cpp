@@ -56,8 +56,10 @@ std::int64_t RunData::steps_per_epoch() const {
   return std::max<std::int64_t>(1, splits_.train->size() / loader_options_.global_batch);
 }
 
-std::unique_ptr<TrainLoader> RunData::train_loader() const {
-  return std::make_unique<TrainLoader>(splits_.train, recipe_, loader_options_);
+std::unique_ptr<TrainLoader> RunData::train_loader(bool pinned) const {
+  LoaderOptions options = loader_options_;
+  options.pinned = pinned;
+  return std::make_unique<TrainLoader>(splits_.train, recipe_, options);
 }
 
 std::int64_t RunData::micro_batch() const {
@@ -88,11 +90,20 @@ std::unique_ptr<CropLoader> RunData::crop_loader(bool pinned) const {
 
 std::unique_ptr<EvalBatches> RunData::eval_batches(std::shared_ptr<const Dataset> split,
                                                    at::Device device) const {
-  if (device.is_cpu() || !ResidentEvalLoader::why_not(*split, recipe_).empty()) {
-    return make_host_batches(eval_loader(std::move(split)));
+  if (device.is_cpu()) return make_host_batches(eval_loader(std::move(split)));
+  if (ResidentEvalLoader::why_not(*split, recipe_).empty()) {
+    return make_resident_batches(std::make_unique<ResidentEvalLoader>(
+        sets_of_process().get(*split, device), recipe_, loader_options_));
   }
-  return make_resident_batches(std::make_unique<ResidentEvalLoader>(
-      sets_of_process().get(*split, device), recipe_, loader_options_));
+  if constexpr (ABLATE_HAS_CUDA) {
+    if (!split->facts().dense) {
+      return make_cropped_batches(
+          std::make_unique<CropEvalLoader>(std::move(split), recipe_, loader_options_,
+                                           /*pinned=*/true),
+          device);
+    }
+  }
+  return make_host_batches(eval_loader(std::move(split)));
 }
 
 void RunData::visit(DecisionSplit split, std::int64_t samples, at::ScalarType dtype,

@@ -30,10 +30,12 @@ class RunData {
   /// Images of one forward pass on this rank.
   std::int64_t micro_batch() const;
 
-  std::unique_ptr<TrainLoader> train_loader() const;
+  /// `pinned` as LoaderOptions has it.
+  std::unique_ptr<TrainLoader> train_loader(bool pinned = false) const;
   std::unique_ptr<EvalLoader> eval_loader(std::shared_ptr<const Dataset> split) const;
-  /// One pass over a split in evaluation: made on the device where the whole set can lie
-  /// in its memory, else on the host.
+  /// One pass over a split in evaluation: made on the device from a copy of the set where that can
+  /// lie in its memory, else from crops of the host; on the host where that is the device, and
+  /// where pixels have labels.
   std::unique_ptr<EvalBatches> eval_batches(std::shared_ptr<const Dataset> split,
                                             at::Device device) const;
 

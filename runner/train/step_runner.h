@@ -50,6 +50,7 @@ struct StepParts {
   ParameterArena& arena;
   Ema* ema;  ///< null when the run keeps no average
   BatchLoss loss;
+  bool exact_images;  ///< the loss reads them beside the model, which may round them
   std::uint64_t seed;
 };
 

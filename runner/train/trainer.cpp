@@ -34,6 +34,7 @@ Trainer::Trainer(Parts parts, Callbacks callbacks)
        .arena = *arena_,
        .ema = ema(),
        .loss = [this](const Batch& batch, ForwardState& state) { return batch_loss(batch, state); },
+       .exact_images = parts_.distillation != nullptr,
        .seed = parts_.context.seed()});
 }
 

@@ -46,13 +46,13 @@ double resident_rate(const RunData& data, at::Device device, double seconds) {
       seconds);
 }
 
+}  // namespace
+
 double fed_rate(BatchFeeder& feeder, double seconds) {
   feeder.seek(0, 0);
   return enqueued_rate(
       [&] { return feeder.next(c10::cuda::getCurrentCUDAStream()).images.size(0); }, seconds);
 }
-
-}  // namespace
 
 DeviceLoaderRate device_loader_rate(const RunData& data, at::Device device, double seconds) {
   const c10::cuda::CUDAGuard guard(device);
@@ -62,7 +62,7 @@ DeviceLoaderRate device_loader_rate(const RunData& data, at::Device device, doub
     CropFeeder feeder(data.crop_loader(/*pinned=*/true), device);
     return {fed_rate(feeder, seconds), "device, from crops of the host"};
   }
-  const auto loader = data.train_loader();
+  const auto loader = data.train_loader(/*pinned=*/true);
   PinnedFeeder feeder(*loader, device);
   return {fed_rate(feeder, seconds), cat("host: ", reason)};
 }

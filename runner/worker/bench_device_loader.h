@@ -6,6 +6,8 @@
 
 namespace ablate {
 
+class BatchFeeder;
+
 struct DeviceLoaderRate {
   double images_per_s = 0;
   std::string made;  ///< where batches were made: "device", or "host" and why
@@ -14,5 +16,8 @@ struct DeviceLoaderRate {
 /// How many images of a run's training batches arrive on `device` in a second, for about `seconds`:
 /// made there where that is possible, else brought there from the host.
 DeviceLoaderRate device_loader_rate(const RunData& data, at::Device device, double seconds);
+
+/// How many images a feeder brings in a second when nothing is done with them.
+double fed_rate(BatchFeeder& feeder, double seconds);
 
 }  // namespace ablate

@@ -23,9 +23,10 @@ class CropFeederGpu : public testing::Test {
     return {.seed = 3, .global_batch = kFedCrops, .mix_group = 8, .threads = 2, .prefetch = 3};
   }
 
-  std::unique_ptr<CropFeeder> make_feeder(const AugmentRecipe& recipe) const {
+  std::unique_ptr<CropFeeder> make_feeder(const AugmentRecipe& recipe, bool as_half = false) const {
     return std::make_unique<CropFeeder>(
-        std::make_unique<CropLoader>(dataset_, recipe, options(), /*pinned=*/true), device_);
+        std::make_unique<CropLoader>(dataset_, recipe, options(), /*pinned=*/true), device_,
+        as_half);
   }
 
   /// Copies each of `steps` batches after slow work of the consumer: what the feeder wrote too
@@ -106,6 +107,48 @@ TEST_F(CropFeederGpu, ForgetsWhatItFetchedAheadAtASeek) {
     feeder->seek(epoch, 1);
     host.seek(epoch, 1);
     expect_batches(*feeder, host, 3);
+  }
+}
+
+TEST_F(CropFeederGpu, HalvesAreTheFloatsRoundedOnce) {
+  for (const char* settings : {"mix_prob = 0.5", "mixup = 0.0", "mixup = 0.0\ncutmix = 0.0"}) {
+    const AugmentRecipe recipe = test::make_recipe("deit", 47, settings);
+    const auto floats = make_feeder(recipe), halves = make_feeder(recipe, /*as_half=*/true);
+    floats->seek(0, 0);
+    halves->seek(0, 0);
+    for (int i = 0; i < 4; ++i) {
+      const Batch& exact = floats->next(c10::cuda::getCurrentCUDAStream());
+      const Batch& rounded = halves->next(c10::cuda::getCurrentCUDAStream());
+      EXPECT_TRUE(at::equal(rounded.images, exact.images.to(at::kBFloat16))) << settings;
+      EXPECT_TRUE(at::equal(rounded.labels, exact.labels));
+      if (!recipe.mixing.enabled()) continue;
+      EXPECT_TRUE(at::equal(rounded.other_labels, exact.other_labels));
+      EXPECT_TRUE(at::equal(rounded.mix, exact.mix));
+    }
+  }
+}
+
+// Evaluation draws nothing either; the last batch is padded, and whole again in the next pass.
+TEST_F(CropFeederGpu, EvaluatesToTheBit) {
+  for (const char* settings : {"crop_pct = 0.875", "eval_resize = 70"}) {
+    const AugmentRecipe recipe = test::make_recipe("deit", 48, settings);
+    EvalLoader host(dataset_, recipe, options());
+    CropEvalLoader loader(dataset_, recipe, options(), /*pinned=*/true);
+    DeviceCrops crops(loader, device_);
+    for (const std::int64_t limit : {kFedCrops + 5, std::int64_t{0}}) {
+      host.start(limit);
+      loader.start(limit);
+      ASSERT_EQ(loader.batches(), host.batches());
+      for (std::int64_t i = 0; i < host.batches(); ++i) {
+        const Batch& batch = crops.next(c10::cuda::getCurrentCUDAStream());
+        const Batch truth = host.next();
+        EXPECT_TRUE(at::equal(batch.images.cpu(), truth.images));
+        EXPECT_TRUE(at::equal(batch.labels.cpu(), truth.labels));
+        EXPECT_TRUE(at::equal(batch.weights.cpu(), truth.weights));
+        EXPECT_EQ(batch.indices, truth.indices);
+        EXPECT_EQ(batch.first_position, truth.first_position);
+      }
+    }
   }
 }
 

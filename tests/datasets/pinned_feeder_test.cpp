@@ -18,10 +18,11 @@ class PinnedFeederGpu : public testing::Test {
     if (!test::has_gpu()) GTEST_SKIP() << "no GPU";
   }
 
-  std::unique_ptr<TrainLoader> make_loader(const std::string& preset) const {
+  std::unique_ptr<TrainLoader> make_loader(const std::string& preset, bool pinned = false) const {
     return std::make_unique<TrainLoader>(
         dataset_, test::make_recipe(preset, 32),
-        LoaderOptions{.seed = 3, .global_batch = kFedBatch, .threads = 2, .prefetch = 3});
+        LoaderOptions{
+            .seed = 3, .global_batch = kFedBatch, .threads = 2, .prefetch = 3, .pinned = pinned});
   }
 
   /// Feeds `steps` batches and copies each after slow work of the consumer: what the feeder wrote
@@ -63,12 +64,14 @@ class PinnedFeederGpu : public testing::Test {
 
 TEST_F(PinnedFeederGpu, BringsTheLoadersBatches) {
   for (const char* preset : {"cifar", "cifar_strong"}) {
-    for (const bool ahead : {false, true}) {
-      const auto loader = make_loader(preset), host = make_loader(preset);
-      PinnedFeeder feeder(*loader, device_);
-      feeder.seek(0, 0);
-      host->seek(0, 0);
-      expect_batches(feeder, *host, 8, ahead);
+    for (const bool pinned : {false, true}) {
+      for (const bool ahead : {false, true}) {
+        const auto loader = make_loader(preset, pinned), host = make_loader(preset);
+        PinnedFeeder feeder(*loader, device_);
+        feeder.seek(0, 0);
+        host->seek(0, 0);
+        expect_batches(feeder, *host, 8, ahead);
+      }
     }
   }
 }

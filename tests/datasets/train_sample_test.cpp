@@ -101,7 +101,8 @@ void make_by_threads(const TrainBatch& batch, int count) {
       for (std::int64_t first = 0; first < batch.rows; first += batch.mix_group) {
         const MixPlan plan = draw_plan(batch, (batch.first_position + first) / batch.mix_group);
         for (std::int64_t pair = 0; pair < (batch.mix_group + 1) / 2; ++pair) {
-          mix_rows(team, batch, plan, first + pair, first + batch.mix_group - 1 - pair);
+          mix_rows(team, batch, plan, first + pair, first + batch.mix_group - 1 - pair,
+                   batch.images);
         }
       }
     });

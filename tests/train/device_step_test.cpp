@@ -1,5 +1,9 @@
+#include <chrono>
+#include <thread>
+
 #include <gtest/gtest.h>
 
+#include "methods/models/half_images.h"
 #include "runner/core/error.h"
 #include "runner/train/optimizer.h"
 #include "runner/train/task.h"
@@ -206,6 +210,45 @@ TEST_P(DeviceStepGpu, SeveralStepsMayBeUnderWay) {
   EXPECT_GT(checkpoint.seconds, 0.0);
   step.load(0, subject.inputs);
   EXPECT_THROW(step.take(), BugError);
+}
+
+// Models round images first of all, so that it does not matter who does it.
+TEST_P(DeviceStepGpu, HalfImagesChangeNoBit) {
+  kernels::GemmChoices choices;
+  const auto train = [&](bool as_half) {
+    DeviceSubject subject(GetParam());
+    EXPECT_TRUE(takes_half_images(*subject.model));
+    DeviceStep::Parts parts = subject.step_parts();
+    parts.half_images = as_half;
+    parts.choices = choices;
+    DeviceStep step(std::move(parts));
+    for (std::int64_t i = 0; i < 6; ++i) {
+      step.load(0, subject.inputs);
+      step.enqueue({.step = i, .lr = 1e-3});
+      EXPECT_TRUE(step.wait().finite);
+    }
+    choices = step.context().gemm().choices();
+    EXPECT_EQ(step.inputs().images.scalar_type(), as_half ? at::kBFloat16 : at::kFloat);
+    return subject.arena->parameters().clone();
+  };
+  train(false);  // finds the algorithms
+  EXPECT_TRUE(at::equal(train(false), train(true)));
+}
+
+// "input-bound" is said of the time in which the device waits, not the host.
+TEST_P(DeviceStepGpu, TellsHowLongTheDeviceWaitedForImages) {
+  constexpr std::chrono::milliseconds kLate(60);
+  DeviceSubject subject(GetParam());
+  DeviceStep step = subject.make_step();
+  for (std::int64_t i = 0; i < 6; ++i) {
+    if (i > 0) std::this_thread::sleep_for(kLate);
+    step.load(0, subject.inputs);
+    step.enqueue({.step = i, .lr = 1e-3});
+    const DeviceStepResult result = step.wait();
+    EXPECT_GE(result.idle, 0.0);
+    EXPECT_LE(result.idle, result.seconds);
+    if (i > 0) EXPECT_GE(result.idle, 0.9e-3 * static_cast<double>(kLate.count()));
+  }
 }
 
 TEST_P(DeviceStepGpu, ForwardPassesAgreeWithPlainOnes) {

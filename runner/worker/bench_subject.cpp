@@ -4,6 +4,7 @@
 
 #include "runner/core/error.h"
 #include "runner/measure/memory.h"
+#include "runner/worker/bench_noise.h"
 #include "runner/worker/standalone_model.h"
 
 namespace ablate {
@@ -26,10 +27,8 @@ bool is_dense(const Structure& structure) {
 Batch synthetic_batch(const Model& model, const Structure& structure, std::int64_t size,
                       at::ScalarType dtype) {
   const std::int64_t side = model.image_size();
-  // Any texture will do, as token merging needs keys that differ.
-  const at::Tensor images = at::arange(size * 3 * side * side, at::kDouble).mul_(0.37).sin_();
   Batch batch;
-  batch.images = images.to(dtype).view({size, 3, side, side});
+  batch.images = bench_noise(size * 3 * side * side).to(dtype).view({size, 3, side, side});
   batch.labels = at::arange(size, at::kLong).remainder(structure.classes);
   if (!is_dense(structure)) return batch;
   const at::Tensor pixels = at::arange(size * side * side, at::kLong);

@@ -51,7 +51,7 @@ class RunAll : public testing::Test {
     if (!made[device_]) made[device_] = std::make_unique<Families>(device_, settings);
     families_ = made[device_].get();
     for (const RunSpec& spec : specs()) write_spec(spec, out_.path());
-    keep_gemm_choices(families_->calm, out_.path());
+    keep_gemm_choices(families_->calm.path(), out_.path());
   }
   const std::vector<RunSpec>& specs() const { return families_->specs; }
 

@@ -11,10 +11,10 @@
 #include "datasets/store/ordered_work.h"
 #include "datasets/store/pack_files.h"
 #include "datasets/store/shard_scan.h"
+#include "runner/core/cpu_quota.h"
 #include "runner/core/error.h"
 #include "runner/core/log.h"
 #include "runner/core/params.h"
-#include "runner/core/process.h"
 
 namespace ablate {
 namespace {
@@ -30,7 +30,7 @@ const std::vector<std::string>& test_names() {
   return names;
 }
 
-int threads() { return static_cast<int>(available_cpus().size()); }
+int threads() { return usable_cpus(); }
 
 /// The index without samples that cannot be decoded; each of those is found.
 IndexBuilder sound_samples(IndexBuilder found, const fs::path& folder, Findings& findings) {

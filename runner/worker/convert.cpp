@@ -7,9 +7,9 @@
 #include <nlohmann/json.hpp>
 
 #include "datasets/store/verify.h"
+#include "runner/core/cpu_quota.h"
 #include "runner/core/error.h"
 #include "runner/core/log.h"
-#include "runner/core/process.h"
 #include "runner/core/stop.h"
 #include "runner/worker/verb.h"
 
@@ -34,7 +34,7 @@ ConvertOptions options_of(const ConvertWords& words) {
   options.duplicates = words.duplicates == "skip"    ? ConvertOptions::Duplicates::Skip
                        : words.duplicates == "error" ? ConvertOptions::Duplicates::Error
                                                      : ConvertOptions::Duplicates::Keep;
-  options.threads = words.threads > 0 ? words.threads : static_cast<int>(available_cpus().size());
+  options.threads = words.threads > 0 ? words.threads : usable_cpus();
   return options;
 }
 

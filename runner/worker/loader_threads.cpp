@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "distributed/communicator.h"
+#include "runner/core/cpu_quota.h"
 #include "runner/core/error.h"
 #include "runner/core/process.h"
 
@@ -16,7 +17,7 @@ int spare_loader_threads(Communicator& world, int runs) {
   for (const int cpu : cpus) own += cat(" ", cpu);
   const std::vector<std::string> all = world.all_gather(own);
   const auto sharing = static_cast<int>(std::ranges::count(all, own));
-  return std::max(1, static_cast<int>(cpus.size()) / (sharing * runs) - 1);
+  return std::max(1, usable_cpus() / (sharing * runs) - 1);
 }
 
 }  // namespace ablate

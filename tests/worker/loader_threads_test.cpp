@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sched.h>
 
+#include "runner/core/cpu_quota.h"
 #include "runner/core/process.h"
 #include "tests/support/run_ranks.h"
 
@@ -18,7 +19,7 @@ void bind_to(const std::vector<int>& cpus) {
 }
 
 TEST(LoaderThreads, RanksDivideTheProcessorsTheyShare) {
-  const auto cpus = static_cast<int>(available_cpus().size());
+  const int cpus = usable_cpus();
   for (const int ranks : {1, 2, 3}) {
     for (const int runs : {1, 2}) {
       test::run_ranks(ranks, [&](Communicator& world) {

@@ -185,7 +185,8 @@ int bench(const BenchOptions& options) {
 
 const Registry<Verb>::Add added{{
     .name = "bench",
-    .summary = "Speed and memory of a structure, alone on the machine; loader; communication",
+    .summary =
+        "Speed and memory of a structure, alone on the machine; input; loader; communication",
     .examples =
         "  Protocols: infer-fp32-b<N> (forward passes) and train-fp32-b<N> (whole steps), also "
         "fp64.\n"
@@ -199,6 +200,7 @@ const Registry<Verb>::Add added{{
         "}]' \\\n"
         "    --against-methods '[]' --ideal --protocol train --device cuda --dtype bf16\n"
         "  ablate-train bench loader run.toml --data cifar100=DIR --loader-threads 2\n"
+        "  ablate-train bench input run.toml --data packed=DIR --device cuda\n"
         "  mpirun -n 2 ablate-train bench --structure out/runs/<id>/final/structure.json \\\n"
         "    --protocol train --device cuda --dtype bf16      # all ranks together and alone\n"
         "  mpirun -n 2 ablate-train bench comm --max-mib 64\n",
@@ -206,6 +208,7 @@ const Registry<Verb>::Add added{{
       auto options = std::make_shared<BenchOptions>();
       add_bench_options(app, *options);
       const auto parts = std::make_shared<std::vector<BenchPart>>();
+      parts->push_back(add_bench_input(app));
       parts->push_back(add_bench_loader(app));
       parts->push_back(add_bench_comm(app));
       return [options, parts] {

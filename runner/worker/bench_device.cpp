@@ -4,6 +4,8 @@
 #include <chrono>
 #include <optional>
 
+#include "datasets/device/batch_feeder.h"
+#include "methods/models/half_images.h"
 #include "runner/core/error.h"
 #include "runner/train/device_forward.h"
 #include "runner/train/device_step.h"
@@ -16,10 +18,17 @@ namespace {
 constexpr double kWindowSeconds = 0.25;
 constexpr std::int64_t kWarmUp = 6;  // eager steps, capture, first replays
 
+void check_finite(const DeviceStepResult& result) {
+  ABLATE_CHECK(result.finite, "loss ", result.loss, " in a benchmark");
+}
+
 }  // namespace
 
 struct DeviceBenchSubject::State {
-  State(const Structure& structure, const Protocol& protocol, Communicator* communicator);
+  State(const Structure& structure, const Protocol& protocol, Communicator* communicator,
+        const Batch* first);
+
+  double enqueue_step();
 
   std::shared_ptr<Model> model;
   std::unique_ptr<Task> task;
@@ -27,17 +36,19 @@ struct DeviceBenchSubject::State {
   std::optional<ParameterArena> arena;
   std::unique_ptr<DeviceStep> step;
   std::unique_ptr<DeviceForward> forward;
+  bool half_images = false;
   std::int64_t steps = 0;
 };
 
 DeviceBenchSubject::State::State(const Structure& structure, const Protocol& protocol,
-                                 Communicator* communicator)
+                                 Communicator* communicator, const Batch* first)
     : model(build_model(structure, at::kFloat, 0)) {
   const at::Device device(at::kCUDA, c10::cuda::current_device());
   move_model(*model, device, at::kFloat);
   const bool trains = protocol.kind == BenchKind::Train;
   model->train(trains);
-  const Batch batch = synthetic_batch(*model, structure, protocol.batch, at::kFloat);
+  const Batch batch =
+      first ? *first : synthetic_batch(*model, structure, protocol.batch, at::kFloat);
   if (!trains) {
     forward = std::make_unique<DeviceForward>(DeviceForward::Parts{
         .model = *model, .batch = protocol.batch, .fused = protocol.dtype == "bf16"});
@@ -46,6 +57,7 @@ DeviceBenchSubject::State::State(const Structure& structure, const Protocol& pro
   }
   task = bench_task(structure);
   optimizer = bench_optimizer();
+  half_images = first && protocol.dtype == "bf16" && takes_half_images(*model);
   arena.emplace(*model);
   optimizer->prepare(*arena);
   step = std::make_unique<DeviceStep>(
@@ -61,15 +73,31 @@ DeviceBenchSubject::State::State(const Structure& structure, const Protocol& pro
                         .first_position = communicator ? communicator->rank() * protocol.batch : 0,
                         .seed = 0,
                         .fused = protocol.dtype == "bf16",
+                        .half_images = half_images,
                         .communicator = communicator});
   step->load(0, batch);
 }
 
+/// Enqueues a step, waiting for the oldest where too many are under way; its idle seconds.
+double DeviceBenchSubject::State::enqueue_step() {
+  const double idle = step->outstanding() == DeviceStep::kSlots ? step->take().idle : 0.0;
+  step->enqueue({.step = steps++, .lr = kBenchLr});
+  return idle;
+}
+
 DeviceBenchSubject::DeviceBenchSubject(const Structure& structure, const Protocol& protocol,
-                                       Communicator* communicator)
-    : state_(std::make_unique<State>(structure, protocol, communicator)) {
+                                       Communicator* communicator, const Batch* first)
+    : state_(std::make_unique<State>(structure, protocol, communicator, first)) {
   repeat(kWarmUp);
 }
+
+DeviceBenchSubject::DeviceBenchSubject(const Structure& structure, const Protocol& protocol,
+                                       Communicator* communicator)
+    : DeviceBenchSubject(structure, protocol, communicator, nullptr) {}
+
+DeviceBenchSubject::DeviceBenchSubject(const Structure& structure, const Protocol& protocol,
+                                       const Batch& first)
+    : DeviceBenchSubject(structure, protocol, nullptr, &first) {}
 
 DeviceBenchSubject::~DeviceBenchSubject() = default;
 
@@ -79,16 +107,32 @@ void DeviceBenchSubject::repeat(std::int64_t times) {
     if (s.forward) {
       s.forward->enqueue(s.forward->inputs());
     } else {
-      if (s.step->outstanding() == DeviceStep::kSlots) s.step->take();
-      s.step->enqueue({.step = s.steps++, .lr = kBenchLr});
+      s.enqueue_step();
     }
   }
   if (s.forward) {
     s.forward->wait();
   } else {
-    const DeviceStepResult result = s.step->wait();
-    ABLATE_CHECK(result.finite, "loss ", result.loss, " on synthetic data");
+    check_finite(s.step->wait());
   }
+}
+
+bool DeviceBenchSubject::half_images() const { return state_->half_images; }
+
+double DeviceBenchSubject::repeat_fed(std::int64_t times, BatchFeeder& feeder) {
+  State& s = *state_;
+  double idle = 0;
+  for (std::int64_t i = 0; i < times; ++i) {
+    s.step->load(0, feeder.next(s.step->stream()));
+    idle += s.enqueue_step();
+    feeder.prefetch();
+  }
+  while (s.step->outstanding() > 0) {
+    const DeviceStepResult result = s.step->take();
+    check_finite(result);
+    idle += result.idle;
+  }
+  return idle;
 }
 
 std::int64_t DeviceBenchSubject::window() {

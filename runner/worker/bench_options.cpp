@@ -81,7 +81,7 @@ void check_options(const BenchOptions& options) {
   if (options.structure.empty() == options.model.model.empty()) {
     throw SpecError(
         "what is to be measured? Give --structure FILE or --model NAME, or one of the parts "
-        "`loader` and `comm`; `ablate-train bench --help` has examples");
+        "`input`, `loader` and `comm`; `ablate-train bench --help` has examples");
   }
   if (!options.on_device() && options.dtype == "bf16") {
     throw SpecError("--dtype bf16 is for --device cuda, where fused operations are bfloat16");

@@ -14,6 +14,7 @@ struct BenchPart {
   std::function<int()> run;
 };
 
+BenchPart add_bench_input(CLI::App& bench);
 BenchPart add_bench_loader(CLI::App& bench);
 BenchPart add_bench_comm(CLI::App& bench);
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "distributed/communicator.h"
 #include "distributed/gradient_reducer.h"
@@ -36,6 +37,8 @@ class BenchSubject {
   /// Inference: one forward pass. Training: what the trainer does between two batches: gradients
   /// to zero, forward, loss, backward, gradient norm, update.
   void repeat();
+  /// Repetitions are on these images from now on, instead of synthetic ones.
+  void take(Batch batch) { batch_ = std::move(batch); }
 
   Model& model() { return *model_; }
 

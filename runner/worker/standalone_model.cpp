@@ -63,8 +63,6 @@ void apply_methods(const std::vector<Component>& methods, Surgeon& surgeon) {
   stack.finalize(surgeon);
 }
 
-namespace {
-
 Structure structure_of_spec(const RunSpec& spec, const DataRoots& data) {
   if (spec.parent("init")) {
     throw SpecError(
@@ -82,8 +80,6 @@ Structure structure_of_spec(const RunSpec& spec, const DataRoots& data) {
   structure.edits = surgeon.edits();
   return structure;
 }
-
-}  // namespace
 
 Structure read_structure(const fs::path& file, const DataRoots& data) {
   const auto json = nlohmann::json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);

@@ -32,6 +32,9 @@ void apply_methods(const std::vector<Component>& methods, Surgeon& surgeon);
 /// applied as above and whose data set says how many classes there are. Throws SpecError.
 Structure read_structure(const std::filesystem::path& file, const DataRoots& data);
 
+/// Likewise of a spec.
+Structure structure_of_spec(const RunSpec& spec, const DataRoots& data);
+
 /// A structure's model in its deployable form, weights drawn from `seed`.
 std::shared_ptr<Model> build_model(const Structure& structure, at::ScalarType dtype,
                                    std::uint64_t seed);

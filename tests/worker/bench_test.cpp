@@ -1,3 +1,4 @@
+#include <cmath>
 #include <fstream>
 #include <map>
 #include <string>
@@ -174,7 +175,80 @@ global_batch = 32
   EXPECT_EQ(comm.at("sizes").back().at("busbw_gb_per_s"), 0) << "one rank sends nothing";
 }
 
+/// A run file whose images are cropped.
+void write_cropped_run(const std::filesystem::path& file, const std::string& precision) {
+  std::ofstream(file) << R"(
+dataset = { name = "synthetic", train_size = 64, test_size = 4, image_size = 24, classes = 4 }
+model = { name = "vit", image_size = 16, patch_size = 4, embed_dim = 64, depth = 2, num_heads = 2 }
+augmentation = { name = "deit", repeated = 1 }
+mix_group = 8
+epochs = 1
+global_batch = 16
+precision = ")" << precision
+                      << "\"\n";
+}
+
+void expect_way(const json& way, int rounds) {
+  EXPECT_EQ(way.at("images_per_s").size(), static_cast<std::size_t>(rounds));
+  for (const json& rate : way.at("images_per_s")) EXPECT_GT(rate.get<double>(), 0);
+  EXPECT_GT(way.at("ratio_to_ready").get<double>(), 0);
+  EXPECT_GE(way.at("waited").get<double>(), 0);
+  EXPECT_LT(way.at("waited").get<double>(), 1);
+  EXPECT_FALSE(way.at("slow_stage").get<std::string>().empty());
+}
+
+/// What a loader adds: shares of its stages, and how many cores the speed of images that lie ready
+/// would take: those that load, and the one that takes.
+void expect_loading_way(const json& way, const json& ready, int rounds) {
+  expect_way(way, rounds);
+  double sum = 0;
+  for (const auto& [stage, share] : way.at("stages").items()) sum += share.get<double>();
+  EXPECT_NEAR(sum, 1, 1e-9);
+  ASSERT_EQ(rounds, 1) << "the median of one is it";
+  const double loading =
+      ready.at("images_per_s")[0].get<double>() / way.at("images_per_s_a_thread").get<double>();
+  EXPECT_DOUBLE_EQ(way.at("cores_for_ready_speed").get<double>(), std::ceil(loading) + 1);
+}
+
+TEST(Bench, MeasuresTrainingFedByItsLoader) {
+  const test::TempFolder folder;
+  write_cropped_run(folder / "run.toml", "fp32");
+  const json report =
+      json_of_ablate_train({"bench", "input", (folder / "run.toml").string(), "--seconds", "0.02",
+                            "--rounds", "1", "--loader-threads", "1"});
+  EXPECT_EQ(report.at("samples"), 64);
+  EXPECT_EQ(report.at("loader_threads"), 1);
+  EXPECT_EQ(report.at("record").at("protocol"), "train-fp32-b16");
+  const json& ways = report.at("ways");
+  EXPECT_EQ(ways.size(), 2U);
+  EXPECT_EQ(ways.at("ready").at("ratio_to_ready"), 1);
+  expect_way(ways.at("ready"), 1);
+  expect_loading_way(ways.at("whole"), ways.at("ready"), 1);
+
+  write_cropped_run(folder / "half.toml", "bf16");
+  const CapturedRun half = run_ablate_train({"bench", "input", (folder / "half.toml").string()});
+  EXPECT_EQ(half.status.code, 2);
+  EXPECT_NE(half.errors.find("--device cuda"), std::string::npos) << half.errors;
+}
+
 #if ABLATE_HAS_CUDA
+
+TEST(BenchGpu, FeedsTrainingInEveryWay) {
+  if (!test::has_gpu()) GTEST_SKIP() << "no GPU";
+  const test::TempFolder folder;
+  write_cropped_run(folder / "run.toml", "bf16");
+  const json report =
+      json_of_ablate_train({"bench", "input", (folder / "run.toml").string(), "--seconds", "0.1",
+                            "--rounds", "1", "--device", "cuda", "--loader-threads", "2"});
+  const json& ways = report.at("ways");
+  EXPECT_EQ(ways.size(), 4U);
+  expect_way(ways.at("ready"), 1);
+  expect_way(ways.at("decoded"), 1);
+  for (const char* way : {"crops", "whole"}) {
+    expect_loading_way(ways.at(way), ways.at("ready"), 1);
+  }
+  EXPECT_GT(report.at("device_finishes_images_per_s").get<double>(), 0);
+}
 
 TEST(BenchGpu, MakesBatchesWhereTheyCanBeMade) {
   if (!test::has_gpu()) GTEST_SKIP() << "no GPU";

@@ -1,72 +1,24 @@
 #include "sweeps/scheduler.h"
 
 #include <algorithm>
-#include <chrono>
-#include <exception>
 #include <memory>
 #include <optional>
 #include <thread>
 
 #include "runner/core/error.h"
-#include "runner/core/run_paths.h"
+#include "runner/core/lease.h"
 #include "sweeps/job_record.h"
-#include "sweeps/live_attempt.h"
-#include "sweeps/packs.h"
-#include "sweeps/run_state.h"
-#include "sweeps/schedule_state.h"
+#include "sweeps/schedule_loop.h"
 
 namespace ablate {
 namespace {
 
 using namespace std::chrono_literals;
-using Clock = std::chrono::steady_clock;
 
 constexpr auto kPollEvery = 20ms;
 constexpr auto kIngestEvery = 2s;
 
-class Scheduler {
- public:
-  Scheduler(ResultStore& store, Executor& executor, const Workspace& workspace,
-            const std::vector<ScheduledRun>& runs, const ScheduleOptions& options,
-            Ingester& ingester, ProgressView& view, StopSignal& stop);
-
-  ScheduleSummary run();
-
- private:
-  RunPaths paths(const ScheduleEntry& entry) const { return {workspace_.out, entry.run->id}; }
-  void look_up(ScheduleEntry& entry);
-  void recover(ScheduleEntry& entry, const RunState& state);
-  void ingest(const ScheduleEntry& entry);
-  std::vector<ScheduleEntry*> claim(const std::vector<ScheduleEntry*>& pack,
-                                    std::vector<LiveAttempt::Plan>& plans);
-  void begin(const std::vector<ScheduleEntry*>& pack);
-  void give_back(const std::vector<LiveAttempt::Plan>& plans, const std::string& why);
-  void start_ready();
-  void skip_orphans();
-  void leave_queue(ScheduleEntry& entry);
-  void poll_live();
-  void conclude(ScheduleEntry& entry);
-  void try_again(ScheduleEntry& entry, const Outcome& outcome);
-  void end(ScheduleEntry& entry, const std::string& problem);
-  void follow_stop_requests();
-  void stop_all();
-  SweepStatus status() const;
-
-  ResultStore& store_;
-  Executor& executor_;
-  const Workspace& workspace_;
-  const ScheduleOptions& options_;
-  Ingester& ingester_;
-  ProgressView& view_;
-  StopSignal& stop_;
-  std::vector<ScheduleEntry> entries_;
-  std::vector<Place> slots_;
-  Packs packs_;
-  std::exception_ptr error_;
-  std::size_t finished_ = 0;
-  bool stopping_ = false, killed_ = false;
-  Clock::time_point begin_ = Clock::now(), next_ingest_;
-};
+}  // namespace
 
 Scheduler::Scheduler(ResultStore& store, Executor& executor, const Workspace& workspace,
                      const std::vector<ScheduledRun>& runs, const ScheduleOptions& options,
@@ -91,6 +43,8 @@ void Scheduler::look_up(ScheduleEntry& entry) {
   const RunState& known = states.at(entry.run->id);
   if (known.state == "done") {
     entry.stage = Stage::Done;
+  } else if (held_elsewhere(entry)) {
+    return;
   } else if (known.state == "running") {
     recover(entry, known);
   } else if (known.state == "skipped") {
@@ -102,6 +56,13 @@ void Scheduler::look_up(ScheduleEntry& entry) {
   } else {
     entry.stage = Stage::Waiting;
   }
+}
+
+/// Whether an `ablate-train run --all` that shares the output folder computes the run.
+bool Scheduler::held_elsewhere(ScheduleEntry& entry) {
+  const auto holder = Lease::holder(paths(entry).lease());
+  if (holder) end(entry, cat("computed by ", *holder, "; the same command takes the result"));
+  return holder.has_value();
 }
 
 /// A run that counts as running although we do not run it.
@@ -136,6 +97,7 @@ std::vector<ScheduleEntry*> Scheduler::claim(const std::vector<ScheduleEntry*>& 
   std::vector<ScheduleEntry*> claimed;
   for (ScheduleEntry* entry : pack) {
     const ScheduledRun& run = *entry->run;
+    if (held_elsewhere(*entry)) continue;
     const auto claim = store_.claim(run.id);
     if (claim) {
       plans.push_back({paths(*entry),
@@ -183,100 +145,11 @@ void Scheduler::begin(const std::vector<ScheduleEntry*>& pack) {
   }
 }
 
-void Scheduler::give_back(const std::vector<LiveAttempt::Plan>& plans, const std::string& why) {
-  for (const LiveAttempt::Plan& plan : plans) {
-    Outcome outcome;
-    outcome.state = OutcomeState::Transient;
-    outcome.cause = "node";
-    outcome.detail = why;
-    store_.finish(plan.request.run_id, plan.request.attempt, outcome);
-    remove_job_record(plan.paths);
-  }
-}
-
-/// Runs whose parent will not be done cannot be done either.
-void Scheduler::skip_orphans() {
-  for (ScheduleEntry& entry : entries_) {
-    if (entry.stage != Stage::Waiting) continue;
-    for (const std::size_t parent : entry.run->parents) {
-      if (entries_[parent].stage != Stage::Ended) continue;
-      entry.stage = Stage::Ended;
-      entry.problem =
-          cat("not started: it begins from ", entries_[parent].run->name, ", which has no result");
-      view_.note(cat("skipped  ", entry.run->name, ": ", entry.problem));
-      break;
-    }
-  }
-}
-
 void Scheduler::start_ready() {
   while (!stopping_ && free_slot(entries_, slots_.size())) {
     const std::vector<ScheduleEntry*> pack = packs_.next(entries_);
     if (pack.empty()) return;
     begin(pack);
-  }
-}
-
-void Scheduler::end(ScheduleEntry& entry, const std::string& problem) {
-  entry.stage = Stage::Ended;
-  entry.problem = problem;
-  view_.note(cat("no result  ", entry.run->name, ": ", problem));
-  if (options_.fail_fast) stop_all();
-}
-
-void Scheduler::try_again(ScheduleEntry& entry, const Outcome& outcome) {
-  if (outcome.last_step > entry.best_step) {
-    entry.best_step = outcome.last_step;
-    entry.tries = 0;
-  }
-  const std::string what = cat(name_of(outcome.state), " (", outcome.cause,
-                               outcome.detail.empty() ? "" : ": ", outcome.detail, ")");
-  if (++entry.tries > options_.launch.retries) {
-    end(entry, cat(what, "; given up after ", entry.tries, " attempts without progress"));
-    return;
-  }
-  entry.stage = Stage::Waiting;
-  view_.note(cat("again    ", entry.run->name, ": ", what, " at step ", outcome.last_step));
-}
-
-void Scheduler::conclude(ScheduleEntry& entry) {
-  const Outcome outcome = entry.live->outcome();
-  ingest(entry);
-  store_.finish(entry.run->id, entry.live->attempt(), outcome);
-  packs_.ended(entry, outcome);
-  const RunProgress progress = entry.live->progress();
-  const std::filesystem::path log = paths(entry).log(entry.live->attempt());
-  const bool whole = entry.live->attempt() == 1, withdrawn = entry.live->is_withdrawn();
-  entry.live->close();
-  entry.live.reset();
-  const std::chrono::duration<double> took = Clock::now() - entry.started;
-  if (outcome.state == OutcomeState::Done) {
-    entry.stage = Stage::Done;
-    if (whole) entry.seconds = took.count();
-    ++finished_;
-    std::string score;
-    if (progress.score) score = cat(", ", progress.score->name, " ", progress.score->value);
-    view_.note(cat("done     ", entry.run->name, " in ", human_duration(took.count()), score));
-  } else if (outcome.state == OutcomeState::Diverged) {
-    end(entry, cat("diverged at step ", outcome.last_step, ": ", outcome.detail));
-  } else if (outcome.state == OutcomeState::Failed) {
-    if (++entry.failures > options_.launch.retries_failed) {
-      end(entry, cat("failed (", outcome.cause, "): ", outcome.detail, "; see ", log.string()));
-    } else {
-      store_.retry(entry.run->id);
-      entry.stage = Stage::Waiting;
-      view_.note(cat("again    ", entry.run->name, ": failed: ", outcome.detail));
-    }
-  } else if (withdrawn && !stopping_) {
-    end(entry, cat("taken out of the queue at step ", outcome.last_step,
-                   "; the same command continues it"));
-  } else if (std::exchange(entry.regrouped, false) && outcome.state == OutcomeState::Interrupted) {
-    entry.stage = Stage::Waiting;
-  } else if (stopping_) {
-    entry.stage = Stage::Waiting;
-    view_.note(cat("stopped  ", entry.run->name, " at step ", outcome.last_step));
-  } else {
-    try_again(entry, outcome);
   }
 }
 
@@ -349,8 +222,6 @@ ScheduleSummary Scheduler::run() {
   if (error_) std::rethrow_exception(error_);
   return summarize(entries_, finished_, !stop_.reason().empty());
 }
-
-}  // namespace
 
 ScheduleSummary run_schedule(ResultStore& store, Executor& executor, const Workspace& workspace,
                              const std::vector<ScheduledRun>& runs, const ScheduleOptions& options,

@@ -1,10 +1,14 @@
 #include "sweeps/scheduler.h"
 
 #include <chrono>
+#include <optional>
 #include <thread>
+
+#include <unistd.h>
 
 #include "results/curve.h"
 #include "runner/core/files.h"
+#include "runner/core/lease.h"
 #include "runner/core/run_paths.h"
 #include "tests/sweeps/schedule_fixture.h"
 
@@ -35,6 +39,25 @@ TEST_F(Schedule, ASecondStartRunsNothing) {
   EXPECT_EQ(again.finished, 0U);
   EXPECT_EQ(again.done, 1U);
   EXPECT_EQ(attempts("a"), "done:finished");
+}
+
+TEST_F(Schedule, ARunThatIsComputedElsewhereIsLeftAlone) {
+  const std::string text = head() +
+                           "[[variant]]\nlabel = \"a\"\n"
+                           "[[variant]]\nlabel = \"b\"\nmodel = { name = \"fake\", steps = 7 }\n";
+  std::optional<Lease> other;
+  const ScheduleSummary summary = run(text, [&](ScheduleOptions&) {
+    const std::string id =
+        query("SELECT run_uid FROM run JOIN sweep_variant USING(variant_id) WHERE label = 'a'");
+    other = Lease::take(RunPaths(workspace_.out, id).lease(), "the run");
+  });
+  ASSERT_EQ(summary.problems.size(), 1U);
+  EXPECT_NE(summary.problems[0].find(cat("computed by process ", ::getpid())), std::string::npos)
+      << summary.problems[0];
+  EXPECT_EQ(attempts("a"), "");
+  EXPECT_EQ(attempts("b"), "done:finished");
+  other.reset();
+  EXPECT_TRUE(run(text).complete());
 }
 
 TEST_F(Schedule, AKilledRunGoesOnFromItsCheckpoint) {

@@ -1,12 +1,6 @@
 #include "runner/worker/run_history.h"
 
-#include <cerrno>
-
-#include <fcntl.h>
-#include <sys/file.h>
-
 #include "results/spool_reader.h"
-#include "runner/core/files.h"
 
 namespace ablate {
 
@@ -20,15 +14,6 @@ std::optional<Outcome> last_outcome(const RunPaths& paths) {
     if (const auto* found = std::get_if<Outcome>(&frame->record)) outcome = *found;
   }
   return outcome;
-}
-
-std::optional<RunLock> RunLock::try_take(const RunPaths& paths) {
-  const std::filesystem::path file = paths.directory / "lock";
-  FileDescriptor descriptor(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
-  if (!descriptor.is_open()) throw_file_error(file, "cannot be opened", errno);
-  if (::flock(descriptor.get(), LOCK_EX | LOCK_NB) == 0) return RunLock(std::move(descriptor));
-  if (errno != EWOULDBLOCK) throw_file_error(file, "cannot be locked", errno);
-  return std::nullopt;
 }
 
 }  // namespace ablate

@@ -12,6 +12,7 @@
 #include "distributed/communicator.h"
 #include "results/spool_writer.h"
 #include "runner/core/error.h"
+#include "runner/core/lease.h"
 #include "runner/core/log.h"
 #include "runner/core/run_paths.h"
 #include "runner/torch/torch.h"
@@ -25,7 +26,8 @@
 namespace ablate {
 namespace {
 
-constexpr auto kLookEvery = std::chrono::milliseconds(300);  // at stop requests, other processes
+constexpr auto kLookEvery = std::chrono::milliseconds(300);  // at stop requests
+constexpr auto kAskEvery = std::chrono::seconds(1);          // who computes a run: a file is read
 
 enum class PackStage {
   Waiting,
@@ -39,7 +41,9 @@ struct PackEntry {
   std::vector<std::size_t> parents;  // in the list
   PackStage stage = PackStage::Waiting;
   ExitCode code = ExitCode::Interrupted;  // of a run that was never started
-  std::optional<RunLock> lock;
+  std::optional<Lease> lease;             // where several processes share the folder
+  LeaseWatch watch;
+  std::chrono::steady_clock::time_point next_look{};  // at the lease of another process
 
   RunPaths paths() const { return {run.environment.out, run.spec.id()}; }
   std::string name() const { return cat("run ", run.spec.id().substr(0, 8)); }
@@ -92,6 +96,7 @@ class RunPack {
   void work();
   PackEntry* take();
   bool may_begin(PackEntry& entry);
+  static bool take_lease(PackEntry& entry);
   bool ended_before(PackEntry& entry);
   ExitCode compute(PackEntry& entry);
   void conclude(PackEntry& entry, ExitCode code);
@@ -201,11 +206,19 @@ bool RunPack::may_begin(PackEntry& entry) {
     if (from.stage != PackStage::Done) return false;
   }
   if (!options_.shared) return true;
-  entry.lock = RunLock::try_take(entry.paths());
-  if (!entry.lock) return false;  // another process computes it
+  if (!take_lease(entry)) return false;  // another process computes it
   if (!ended_before(entry)) return true;
-  entry.lock.reset();
+  entry.lease.reset();
   return false;
+}
+
+bool RunPack::take_lease(PackEntry& entry) {
+  const auto now = std::chrono::steady_clock::now();
+  if (now < entry.next_look) return false;
+  std::string holder;
+  entry.lease = Lease::try_take(entry.paths().lease(), holder, entry.watch);
+  entry.next_look = now + kAskEvery;
+  return entry.lease.has_value();
 }
 
 bool RunPack::ended_before(PackEntry& entry) {
@@ -254,7 +267,7 @@ void RunPack::conclude(PackEntry& entry, ExitCode code) {
   const std::lock_guard lock(mutex_);
   entry.stage = code == ExitCode::Done ? PackStage::Done : PackStage::Ended;
   entry.code = code;
-  entry.lock.reset();
+  entry.lease.reset();
   // After a fault of the device every run of the process meets it, and a new one would, too.
   const bool on_device = may_use_cuda(entry.run.environment.device);
   if (code == ExitCode::Transient && on_device && !device_answers()) device_lost_ = true;

@@ -1,8 +1,13 @@
 #include "runner/worker/run_pack.h"
 
+#include <optional>
+#include <thread>
+
 #include <gtest/gtest.h>
 
 #include "runner/core/error.h"
+#include "runner/core/lease.h"
+#include "runner/worker/run_history.h"
 #include "tests/core/expect_error.h"
 #include "tests/worker/packed_runs.h"
 
@@ -120,6 +125,28 @@ TEST(RunPack, ARunOfASharedFolderIsLeftToWhoHasIt) {
   EXPECT_EQ(run_pack({run, packed_run(missing, out.path())}, {.shared = true}), 0);
   EXPECT_EQ(attempts_at(done, out.path()), 1) << "a run that is done is not started again";
   EXPECT_EQ(attempts_at(missing, out.path()), 1);
+}
+
+TEST(RunPack, WaitsForARunThatAnotherProcessHolds) {
+  const TempFolder out;
+  const RunSpec held = packed_spec(1, {kEvaluateOnly}), free = packed_spec(2, {kEvaluateOnly});
+  const RunPaths held_paths(out.path(), held.id()), free_paths(out.path(), free.id());
+  std::optional<Lease> other = Lease::take(held_paths.lease(), "the run");
+  int code = -1;
+  std::jthread work([&] {
+    code = run_pack({packed_run(held, out.path()), packed_run(free, out.path())},
+                    {.at_a_time = 1, .shared = true});
+  });
+  for (int i = 0; i < 6000 && !last_outcome(free_paths); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_EQ(attempts_at(free, out.path()), 1);
+  EXPECT_EQ(attempts_at(held, out.path()), 0);
+  other.reset();
+  work.join();
+  EXPECT_EQ(code, 0);
+  EXPECT_EQ(attempts_at(held, out.path()), 1);
+  EXPECT_FALSE(std::filesystem::exists(held_paths.lease()));
 }
 
 TEST(RunPack, NamesNoRunTwice) {

@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <string_view>
 
+#include <unistd.h>
+
 #include "runner/core/error.h"
 #include "runner/core/process.h"
 
@@ -35,6 +37,14 @@ int needed_integer(const char* name, const char* because) {
                       ", but ", because, " is"));
 }
 
+/// PMIX_RANK, PMI_FD and the like: their names begin alike in all versions.
+bool has_process_manager() {
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    if (std::string_view(*variable).starts_with("PMI")) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::optional<int> promised_world_size() {
@@ -48,7 +58,17 @@ std::optional<int> promised_world_size() {
 bool started_by_launcher() {
   if (environment_integer("OMPI_COMM_WORLD_SIZE")) return true;
   // Under srun a place to meet is a wish to do without MPI.
-  return promised_world_size().has_value() && environment_text(kMeeting).empty();
+  const auto promised = promised_world_size();
+  if (!promised || !environment_text(kMeeting).empty()) return false;
+  return *promised > 1 || has_process_manager();
+}
+
+void check_process_manager() {
+  if (environment_integer("OMPI_COMM_WORLD_SIZE") || has_process_manager()) return;
+  throw TransientError(cat("srun started ", promised_world_size().value_or(1),
+                           " ranks that cannot find each other: use srun --mpi=pmix, the mpirun of "
+                           "the MPI this program was built with, or, without MPI, "
+                           "ABLATE_RENDEZVOUS (`ablate doctor --slurm` tries which one works)"));
 }
 
 void check_world_size(int seen) {
@@ -71,12 +91,19 @@ void check_asked_ranks(int seen) {
 
 namespace {
 
-/// The first name of a list as Slurm writes it: "n[3-5,9],m1" begins with n3.
+/// The first name of a list as Slurm writes it: "r[1-2]n[3-5,9],m1" begins with r1n3.
 std::string first_host(const std::string& list) {
-  const std::size_t bracket = list.find_first_of("[,");
-  if (bracket == std::string::npos || list[bracket] == ',') return list.substr(0, bracket);
-  const std::size_t end = list.find_first_not_of("0123456789", bracket + 1);
-  return list.substr(0, bracket) + list.substr(bracket + 1, end - bracket - 1);
+  std::string name;
+  for (std::size_t i = 0; i < list.size() && list[i] != ','; ++i) {
+    if (list[i] != '[') {
+      name += list[i];
+      continue;
+    }
+    const std::size_t end = list.find_first_not_of("0123456789", i + 1);
+    name += list.substr(i + 1, end - i - 1);
+    i = std::min(list.find(']', i), list.size());
+  }
+  return name;
 }
 
 /// Where the ranks of an srun step meet without a shared folder: at rank 0, at a port that no other

@@ -12,8 +12,14 @@ namespace ablate {
 std::optional<int> promised_world_size();
 
 /// Whether this process was started by mpirun or srun (by their environment variables) and is to
-/// use MPI: under srun ABLATE_RENDEZVOUS says that it is not.
+/// use MPI: under srun ABLATE_RENDEZVOUS says that it is not, and a single rank that srun gives no
+/// process manager needs none.
 bool started_by_launcher();
+
+/// Throws TransientError when srun started several ranks and none of the process managers that MPI
+/// asks for its peers, as with --mpi=none: MPI itself would end the process, and name another
+/// cause.
+void check_process_manager();
 
 /// Throws TransientError when the promise differs from the size MPI sees: an MPI that does not
 /// speak the launcher's protocol starts n single ranks, each of which would train everything.

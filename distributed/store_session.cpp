@@ -105,12 +105,27 @@ struct StoreSession::State {
     try {
       const bool unwinding = std::uncaught_exceptions() > exceptions;
       if (unwinding) tell("an exception left it");
-      // Rank 0 takes the store along, so it goes last, also after a failure: others ask the store
-      // why.
       engine->stop();
-      world->missing_after(kLeaveGrace);
+      leave();
     } catch (const std::exception& error) {
       log_error(cat("the ranks' store: ", error.what()));
+    }
+  }
+
+  /// Rank 0 takes the store along, so it goes last, also after a failure: others ask the store why.
+  /// They ask nothing after their farewell, which may be what it waited for.
+  void leave() {
+    std::vector<std::string> farewells;
+    for (int r = 1; r < world->size(); ++r) farewells.push_back(cat("left/", r));
+    if (world->rank() > 0) {
+      engine->store().set(farewells[static_cast<std::size_t>(world->rank() - 1)],
+                          std::vector<std::uint8_t>{1});
+      return;
+    }
+    const auto deadline = steady_clock::now() + kLeaveGrace;
+    while (!farewells.empty() && !engine->missing(farewells).empty() &&
+           steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(milliseconds(5));
     }
   }
 

@@ -45,6 +45,7 @@ int run_in(Session& session, const Body& body) {
 int run_as_rank(const Body& body) {
   die_with_parent(SIGKILL);  // a rank without its launcher must not go on writing
   if (started_by_launcher()) {
+    check_process_manager();
     MpiSession session;
     return run_in(session, body);
   }

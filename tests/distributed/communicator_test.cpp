@@ -166,6 +166,7 @@ class Launcher : public ::testing::Test {
                                            "ABLATE_RANKS",
                                            "SLURM_PROCID",
                                            "SLURM_JOB_ID",
+                                           "PMIX_RANK",
                                            "SLURM_STEP_NODELIST",
                                            "TORCHELASTIC_USE_AGENT_STORE"};
   std::vector<std::pair<bool, std::string>> saved_;
@@ -226,8 +227,12 @@ TEST_F(Launcher, UnderSrunAPlaceToMeetIsAWishToDoWithoutMpi) {
   ::setenv("ABLATE_RENDEZVOUS", "tcp", 1);
   EXPECT_THROW(rendezvous_of_environment(), SpecError) << "where is the first node?";
   ::setenv("SLURM_JOB_ID", "71", 1);
-  for (const auto& [list, host] : std::map<std::string, std::string>{
-           {"n7", "n7"}, {"n[03-05,9],m1", "n03"}, {"a1,b[2-3]", "a1"}, {"gpu-x[12]", "gpu-x12"}}) {
+  for (const auto& [list, host] :
+       std::map<std::string, std::string>{{"n7", "n7"},
+                                          {"n[03-05,9],m1", "n03"},
+                                          {"a1,b[2-3]", "a1"},
+                                          {"gpu-x[12]", "gpu-x12"},
+                                          {"r[1-2]n[3-5,9],m1", "r1n3"}}) {
     ::setenv("SLURM_STEP_NODELIST", list.c_str(), 1);
     const auto meeting = rendezvous_of_environment().value();
     EXPECT_EQ(meeting.host, host);
@@ -240,6 +245,26 @@ TEST_F(Launcher, UnderSrunAPlaceToMeetIsAWishToDoWithoutMpi) {
   const int port = rendezvous_of_environment()->port;
   ::setenv("SLURM_STEP_ID", "3", 1);
   EXPECT_NE(rendezvous_of_environment()->port, port) << "steps of one job side by side";
+}
+
+TEST_F(Launcher, RanksWithoutAProcessManagerAreToldWhatToDo) {
+  ::setenv("SLURM_STEP_ID", "0", 1);
+  ::setenv("SLURM_STEP_NUM_TASKS", "4", 1);
+  EXPECT_TRUE(started_by_launcher());
+  try {
+    check_process_manager();
+    FAIL() << "MPI would end this process";
+  } catch (const TransientError& error) {
+    const std::string what = error.what();
+    for (const char* fix : {"4 ranks", "--mpi=pmix", "mpirun", "ABLATE_RENDEZVOUS"}) {
+      EXPECT_NE(what.find(fix), std::string::npos) << what;
+    }
+  }
+  ::setenv("SLURM_STEP_NUM_TASKS", "1", 1);
+  EXPECT_FALSE(started_by_launcher()) << "one rank has nobody to find";
+  ::setenv("PMIX_RANK", "0", 1);
+  EXPECT_TRUE(started_by_launcher());
+  EXPECT_NO_THROW(check_process_manager());
 }
 
 TEST_F(Launcher, RanksThatWereAskedForButAreNotThereAreMissed) {

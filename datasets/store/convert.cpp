@@ -11,6 +11,7 @@
 #include "runner/core/error.h"
 #include "runner/core/files.h"
 #include "runner/core/hash.h"
+#include "runner/core/lease.h"
 
 namespace ablate {
 namespace {
@@ -158,6 +159,8 @@ ConvertReport convert_part(const StoredPart& part, const PackFiles& files,
   const StoredDataset& source = *part.samples;
   const std::string key = key_of(source, options);
   if (auto report = finished_before(files, key)) return *report;
+  const Lease lease = Lease::take(files.lease(), files.samples().string());
+  if (auto report = finished_before(files, key)) return *report;  // by who had the lease
   if (options.form.kind == PackForm::Kind::Verbatim) check_space(source, files);
   PackWriter writer(files, key);
   PartConverter converter(source, options, writer);

@@ -20,6 +20,8 @@ class PackFiles {
   std::filesystem::path index() const { return folder_ / (part_ + ".index"); }
   /// What is known of a conversion under way.
   std::filesystem::path journal() const { return folder_ / (part_ + ".journal"); }
+  /// Of who is writing the part.
+  std::filesystem::path lease() const { return folder_ / (part_ + ".lease"); }
   const std::filesystem::path& folder() const { return folder_; }
   const std::string& part() const { return part_; }
 

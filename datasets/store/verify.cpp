@@ -13,6 +13,7 @@
 #include "runner/core/file_descriptor.h"
 #include "runner/core/files.h"
 #include "runner/core/hash.h"
+#include "runner/core/lease.h"
 
 namespace ablate {
 namespace {
@@ -133,6 +134,7 @@ VerifyReport verify_part(const PackFiles& files, int threads, const PassHooks& h
 VerifyReport repair_part(const StoredDataset& source, const PackFiles& files, int threads,
                          const PassHooks& hooks) {
   const SampleIndex index(files.index());
+  const Lease lease = Lease::take(files.lease(), files.samples().string());
   const SourceLookup lookup(source, PackForm::from_json(index.head().facts.at("form")));
   SampleFile samples(files.samples());
   samples.extend_to(end_of(index));

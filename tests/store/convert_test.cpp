@@ -9,6 +9,7 @@
 #include "datasets/store/verify.h"
 #include "runner/core/error.h"
 #include "runner/core/files.h"
+#include "runner/core/lease.h"
 #include "tests/core/expect_error.h"
 #include "tests/store/image_sets.h"
 #include "tests/support/small_disk.h"
@@ -165,6 +166,24 @@ TEST(Convert, GoesOnFromAnyPrefixOfItsJournal) {
     ASSERT_TRUE(work.convert({.threads = 2}, "b").finished);
     ASSERT_EQ(work.bytes("b"), whole) << length;
   }
+}
+
+TEST(Convert, OneProcessWritesAPartAtATime) {
+  const Work work;
+  const auto refused = [&](const auto& action) {
+    const std::string what = message_of<Error>(action);
+    EXPECT_NE(what.find("train.samples is being written by process"), std::string::npos) << what;
+  };
+  {
+    const Lease other = Lease::take(work.files().lease(), "it");
+    refused([&] { work.convert(); });
+    EXPECT_FALSE(fs::exists(work.files().samples()));
+  }
+  EXPECT_TRUE(work.convert().finished);
+  EXPECT_FALSE(fs::exists(work.files().lease()));
+  const Lease other = Lease::take(work.files().lease(), "it");
+  refused([&] { repair_part(*work.part().samples, work.files(), 1); });
+  EXPECT_TRUE(work.convert().finished) << "there is nothing left to write";
 }
 
 TEST(Convert, IsDoneOnce) {

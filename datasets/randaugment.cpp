@@ -18,7 +18,8 @@ constexpr double kMaxLevel = 10;
   throw SpecError(cat("RandAugment policy \"", text, "\": ", reason,
                       "; accepted: \"rand\" followed by any of -m<magnitude 0..10>, ",
                       "-mstd<0..10>, -mmax<0..10>, -n<layers 1..15>, -p<probability 0..1>, ",
-                      "-inc<0 or 1>, as in \"rand-m9-mstd0.5-inc1\""));
+                      "-inc<0 or 1>, as in \"rand-m9-mstd0.5-inc1\"; all fifteen operations are "
+                      "drawn alike"));
 }
 
 /// A policy part such as "mstd0.5".
@@ -28,6 +29,11 @@ struct Part {
 };
 
 Part parse_part(std::string_view text, std::string_view part) {
+  if (part.starts_with('t')) {
+    bad_policy(text, cat("\"", part.substr(1),
+                         "\", another choice or other weights of operations, "
+                         "is not offered"));
+  }
   const auto number = part.find_first_of("0123456789.");
   if (number == std::string_view::npos) bad_policy(text, cat("\"", part, "\" has no number"));
   Part result{part.substr(0, number), 0};

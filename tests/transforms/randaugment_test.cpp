@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "runner/core/error.h"
+#include "tests/core/expect_error.h"
 #include "tests/transforms/image_fixtures.h"
 
 namespace ablate {
@@ -40,6 +41,14 @@ TEST(RandAugment, RefusesBadPoliciesAndSaysWhatItTakes) {
       EXPECT_NE(what.find("\"" + std::string(text) + "\""), std::string::npos) << what;
       EXPECT_NE(what.find("-mstd<0..10>"), std::string::npos) << what;
     }
+  }
+}
+
+TEST(RandAugment, SaysThatOtherChoicesOfOperationsAreNotOffered) {
+  for (const char* text : {"rand-m9-t3a", "rand-tweights-m9", "rand-m9-mstd0.5-t"}) {
+    const std::string what = test::message_of<SpecError>([&] { parse_randaugment(text); });
+    EXPECT_NE(what.find("choice"), std::string::npos) << what;
+    EXPECT_NE(what.find("all fifteen operations are drawn alike"), std::string::npos) << what;
   }
 }
 

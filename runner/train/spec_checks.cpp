@@ -73,7 +73,9 @@ void check_distillation_head(const std::string& where, const ModelInfo& info,
                              const Component& model, std::int64_t epochs, bool taught) {
   const Value* setting = model.params.find("distilled");
   const bool distilled = info.distilled || (setting && setting->as_bool());
-  if (!distilled || taught || epochs == 0) return;
+  // Backbones of dense models keep the token, for weights that were trained with it, and have no
+  // head.
+  if (!distilled || info.dense || taught || epochs == 0) return;
   throw SpecError(cat(where, ": ", model.name,
                       " has a distillation head, which only a teacher trains and half of every "
                       "evaluation hangs on; add teacher = \"LABEL\" to the variant or a file as "

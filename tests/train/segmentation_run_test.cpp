@@ -65,6 +65,10 @@ TEST(SegmentationRun, PartsForImagesWithALabelEachAreRefused) {
             std::string::npos);
 }
 
+TEST(SegmentationRun, ABackboneWithADistillationTokenHasNoHeadToTeach) {
+  EXPECT_NO_THROW(resolve_table(kTinyDense, {"model.distilled=true"}));
+}
+
 TEST(SegmentationRun, IsTheSameOnAnyNumberOfRanks) {
   const RunSpec spec = resolve_table(kTinyDense, {"precision=fp64"});
   const TempFolder one, two, four;

@@ -1,7 +1,6 @@
 #pragma once
 
-#include <ATen/autocast_mode.h>
-
+#include "runner/torch/autocast.h"
 #include "runner/torch/torch.h"
 
 namespace ablate::test {

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include <gtest/gtest.h>
+
 #include "runner/core/files.h"
 #include "runner/core/process.h"
 #include "runner/core/text.h"
@@ -84,7 +86,9 @@ class SlurmCluster {
   explicit SlurmCluster(int cores_of_a_node = 2) {
     const CapturedRun started =
         script({"start", folder_.path().string(), "2", std::to_string(cores_of_a_node)});
+    constexpr int kImpossible = 77;
     if (!started.status.success()) {
+      EXPECT_EQ(started.status.code, kImpossible) << started.output << started.errors;
       why_not_ = started.errors.empty() ? started.status.str() : started.errors;
       return;
     }
@@ -102,10 +106,13 @@ class SlurmCluster {
   /// Starts the daemons that have ended.
   void revive() const { script({"start", folder_.path().string()}); }
 
-  static std::string ask(std::vector<std::string> command) {
+  static CapturedRun run(std::vector<std::string> command) {
     ProcessOptions options;
     options.arguments = std::move(command);
-    return run_and_capture(options, {}, 30).output;
+    return run_and_capture(options, {}, 60);
+  }
+  static std::string ask(std::vector<std::string> command) {
+    return run(std::move(command)).output;
   }
 
  private:

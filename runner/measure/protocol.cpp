@@ -5,7 +5,8 @@
 namespace ablate {
 
 std::string Protocol::name() const {
-  return cat(kind == BenchKind::Train ? "train" : "infer", "-", dtype, "-b", batch);
+  return cat(kind == BenchKind::Train ? "train" : "infer", "-", dtype, "-b", batch,
+             wire == "fp32" ? "" : "-wire-" + wire);
 }
 
 }  // namespace ablate

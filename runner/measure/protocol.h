@@ -18,8 +18,10 @@ struct Protocol {
   std::int64_t batch = 1;
   std::string device = "cpu";
   int threads = 1;
+  std::string wire = "fp32";  ///< or "bf16": how ranks on devices exchange gradients
 
-  /// "train-fp32-b128": what tables print; device and threads have columns of their own.
+  /// "train-fp32-b128", "train-bf16-b128-wire-bf16": what tables print; device and threads have
+  /// columns of their own.
   std::string name() const;
 };
 

@@ -113,6 +113,10 @@ void check_for_ranks(const BenchOptions& options) {
         "several ranks measure --protocol train of one structure, without --against and "
         "--out-spool; all else is measured by one rank: start it without a launcher");
   }
+  if (options.wire != "fp32" && !options.on_device()) {
+    throw SpecError(
+        "--wire bf16 is for --device cuda; on the CPU ranks exchange what they compute");
+  }
 }
 
 /// What the difference to the baseline is of what it could be.
@@ -155,6 +159,11 @@ int bench_on_ranks(const BenchOptions& options, Communicator& world) {
 
 int bench(const BenchOptions& options) {
   check_options(options);
+  if (options.wire != "fp32") {
+    throw SpecError(
+        "--wire is for several ranks: start them by mpirun, or by scripts/ranks 2 ablate-train "
+        "bench ...");
+  }
   set_switches(options);
   std::vector<Structure> structures{measured_structure(options)};
   std::vector<std::string> labels{"structure"};

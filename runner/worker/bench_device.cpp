@@ -74,7 +74,8 @@ DeviceBenchSubject::State::State(const Structure& structure, const Protocol& pro
                         .seed = 0,
                         .fused = protocol.dtype == "bf16",
                         .half_images = half_images,
-                        .communicator = communicator});
+                        .communicator = communicator,
+                        .wire = protocol.wire == "bf16" ? Wire::Bfloat16 : Wire::Gradients});
   step->load(0, batch);
 }
 

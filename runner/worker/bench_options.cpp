@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 
 #include "runner/core/error.h"
+#include "runner/measure/cuda_devices.h"
 #include "runner/worker/data_options.h"
 #include "runner/worker/torch_switches.h"
 
@@ -26,6 +27,11 @@ void add_measuring_options(CLI::App& app, BenchOptions& options) {
       ->capture_default_str();
   app.add_option("--dtype", options.dtype, "fp32, fp64 or bf16")
       ->check(CLI::IsMember({"fp32", "fp64", "bf16"}))
+      ->capture_default_str();
+  app.add_option("--wire", options.wire,
+                 "Of several ranks on devices: fp32 or bf16, the format in which they exchange "
+                 "gradients")
+      ->check(CLI::IsMember({"fp32", "bf16"}))
       ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads of tensor operations")
       ->check(CLI::PositiveNumber)
@@ -101,6 +107,7 @@ void check_options(const BenchOptions& options) {
   if (options.on_device() && ABLATE_HAS_CUDA == 0) {
     throw SpecError("--device cuda: this program was built without CUDA");
   }
+  if (options.on_device()) find_cuda_device(options.device);  // says what is wrong, if so
 }
 
 Structure measured_structure(const BenchOptions& options) {

@@ -15,7 +15,8 @@ struct BenchOptions {
   std::filesystem::path structure, against, out_spool, profile;
   ModelOptions model;
   std::vector<std::string> data;
-  std::string kind = "infer", dtype = "fp32", device = "cpu", run_uid, against_methods;
+  std::string kind = "infer", dtype = "fp32", device = "cpu", wire = "fp32";
+  std::string run_uid, against_methods;
   std::int64_t batch = 128, memory_budget_mib = 0;
   int threads = 1, attempt = 0;
   bool largest_batch = false, ideal = false, plain_attention = false;
@@ -27,7 +28,8 @@ struct BenchOptions {
             .dtype = dtype,
             .batch = batch,
             .device = device,
-            .threads = threads};
+            .threads = threads,
+            .wire = wire};
   }
   bool on_device() const { return device != "cpu"; }
   bool compares() const { return !against.empty() || !against_methods.empty(); }

@@ -1,3 +1,7 @@
+#include <chrono>
+#include <csignal>
+#include <thread>
+
 #include <gtest/gtest.h>
 
 #include "distributed/launcher.h"
@@ -52,9 +56,12 @@ RunSpec rank_spec(const std::string& name) {
   return resolve_table(kRanksVit, joined(all_randomness(), rank_cases().at(name)));
 }
 
-Environment environment_of_ranks(const fs::path& out) {
+Environment environment_of_ranks(const fs::path& out, int attempt = 1) {
   Environment environment = environment_in(out);
   environment.device = "cuda";
+  environment.attempt = attempt;
+  environment.checkpoint_steps = 1;
+  environment.nccl_timeout = 10;
   return environment;
 }
 
@@ -65,17 +72,44 @@ void make_deterministic() {
   at::globalContext().setDeterministicFillUninitializedMemory(false);
 }
 
-/// One rank of a run, in a process that DeviceRanksGpu started.
+/// Ends this process without warning as soon as the run has a checkpoint.
+void die_in_the_middle(const std::stop_token& stop, const fs::path& checkpoints) {
+  while (!stop.stop_requested()) {
+    std::error_code ignored;
+    for (const auto& entry : fs::directory_iterator(checkpoints, ignored)) {
+      if (entry.path().filename().string().starts_with("step-")) ::raise(SIGKILL);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+/// One rank of a run, in a process that DeviceRanksGpu started. With ABLATE_TEST_BLOW the last rank
+/// dies.
 TEST(DeviceRankGpu, RunsItsShare) {
   const char* out = std::getenv("ABLATE_TEST_OUT");
   if (out == nullptr) GTEST_SKIP() << "a part of DeviceRanksGpu";
   make_deterministic();
   StoreSession session(rendezvous_of_environment().value());
+  Communicator& world = session.world();
+  const RunSpec spec = rank_spec(std::getenv("ABLATE_TEST_CASE"));
+  const bool struck = std::getenv("ABLATE_TEST_BLOW") != nullptr;
+  std::jthread death;
+  if (struck && world.rank() == world.size() - 1) {
+    death = std::jthread(die_in_the_middle, RunPaths(out, spec.id()).checkpoints());
+  }
   StopSignal stop;
-  const Outcome outcome = execute_run(rank_spec(std::getenv("ABLATE_TEST_CASE")),
-                                      environment_of_ranks(out), session.world(), stop);
-  EXPECT_EQ(outcome.state, OutcomeState::Done) << outcome.detail;
+  const int attempt = std::stoi(std::getenv("ABLATE_TEST_ATTEMPT"));
+  const Outcome outcome = execute_run(spec, environment_of_ranks(out, attempt), world, stop);
+  EXPECT_EQ(outcome.state, struck ? OutcomeState::Transient : OutcomeState::Done) << outcome.detail;
 }
+
+EnvironmentOfRanks rank_environment(const std::string& name, const fs::path& out, int attempt) {
+  return {{"ABLATE_TEST_OUT", out.string()},
+          {"ABLATE_TEST_CASE", name},
+          {"ABLATE_TEST_ATTEMPT", std::to_string(attempt)}};
+}
+
+constexpr const char* kOneRank = "DeviceRankGpu.RunsItsShare";
 
 class DeviceRanksGpu : public testing::TestWithParam<std::string> {
  protected:
@@ -84,10 +118,10 @@ class DeviceRanksGpu : public testing::TestWithParam<std::string> {
     make_deterministic();
   }
 
-  static RunRecord run_on_two(const std::string& name, const fs::path& out) {
-    expect_pass_as_ranks(2, "DeviceRankGpu.RunsItsShare",
-                         {{"ABLATE_TEST_OUT", out.string()}, {"ABLATE_TEST_CASE", name}});
-    return read_run(rank_spec(name), environment_of_ranks(out));
+  /// The run's attempts so far included.
+  static RunRecord run_on_two(const std::string& name, const fs::path& out, int attempt = 1) {
+    expect_pass_as_ranks(2, kOneRank, rank_environment(name, out, attempt));
+    return read_run(rank_spec(name), environment_of_ranks(out), attempt);
   }
 };
 
@@ -108,6 +142,21 @@ TEST_P(DeviceRanksGpu, TwoRanksRepeatBitForBitAndFollowOne) {
   }
   std::cout << GetParam() << ": losses of two ranks differ from one's by " << farthest << "\n";
   EXPECT_LT(farthest, GetParam() == "plain" ? 2e-3 : 0.02);
+}
+
+/// The other rank finds out within environment_of_ranks' time-out, whatever it waits for.
+TEST_P(DeviceRanksGpu, AKilledRankEndsTheAttemptAndTheNextOneGoesOnBitForBit) {
+  const TempFolder out, meeting;
+  const RunRecord calm = run_on_two(GetParam(), out / "calm");
+  keep_gemm_choices(out / "calm", out / "struck");
+  EnvironmentOfRanks environment = rank_environment(GetParam(), out / "struck", 1);
+  environment.emplace_back("ABLATE_TEST_BLOW", "1");
+  auto ranks = start_ranks(2, kOneRank, meeting.path(), environment);
+  ASSERT_TRUE(ranks[0].wait_for(120)) << "the other rank waits for ever";
+  EXPECT_EQ(ranks[1].wait().signal, SIGKILL);
+  const RunSpec spec = rank_spec(GetParam());
+  EXPECT_FALSE(fs::exists(RunPaths(out / "struck", spec.id()).final_weights()));
+  expect_same_bits(calm, run_on_two(GetParam(), out / "struck", 2));
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, DeviceRanksGpu, testing::Values("plain", "fused", "nose"),

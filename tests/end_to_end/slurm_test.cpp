@@ -76,6 +76,28 @@ TEST_F(LongSlurmTraining, RanksFindEachOtherWithoutMpi) {
   for (const auto& [id, result] : expected) EXPECT_EQ(got.at(id).state, result.state);
 }
 
+TEST_F(LongSlurmTraining, SrunAloneIsEnoughWhereRanksMeetByTcp) {
+  const std::string hello = test::program("ablate-train");
+  test::Variables variables;
+  variables.set("ABLATE_RENDEZVOUS", "tcp");
+  const CapturedRun met = cluster_.run({"srun", "-N1", "-n3", "--mpi=none", hello, "hello"});
+  EXPECT_EQ(met.status.code, 0) << met.errors;
+  for (const char* rank : {"rank 0 of 3", "rank 1 of 3", "rank 2 of 3"}) {
+    EXPECT_TRUE(test::contains(met.output, rank)) << met.output << met.errors;
+  }
+  EXPECT_EQ(met.errors, "") << "they part in peace";
+}
+
+TEST_F(LongSlurmTraining, SrunWithoutAProcessManagerIsToldWhatToDo) {
+  const std::string hello = test::program("ablate-train");
+  const CapturedRun lost = cluster_.run({"srun", "-N1", "-n2", "--mpi=none", hello, "hello"});
+  EXPECT_NE(lost.status.code, 0);
+  EXPECT_TRUE(test::contains(lost.errors, "use srun --mpi=pmix")) << lost.errors;
+  const CapturedRun alone = cluster_.run({"srun", "-n1", "--mpi=none", hello, "hello"});
+  EXPECT_EQ(alone.status.code, 0) << alone.errors;
+  EXPECT_TRUE(test::contains(alone.output, "rank 0 of 1")) << alone.output;
+}
+
 TEST_F(LongSlurmTraining, DrillsEndAsPromised) {
   const Workbench bench(folder_.path());
   const CapturedRun run = bench.ablate({"drill", "--executor", "slurm", "--only", "kill", "--only",

@@ -61,7 +61,7 @@ Environment environment_of_ranks(const fs::path& out, int attempt = 1) {
   environment.device = "cuda";
   environment.attempt = attempt;
   environment.checkpoint_steps = 1;
-  environment.nccl_timeout = 10;
+  environment.nccl_timeout = 20;
   return environment;
 }
 

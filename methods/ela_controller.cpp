@@ -26,6 +26,8 @@ std::vector<std::size_t> order_of(const ControllerSettings& settings,
   }
   if (choice == Choice::EveryOther) {
     std::erase_if(order, [&](std::size_t i) { return candidates[i].position % 2 == 0; });
+    // Some of them are spread over the stages.
+    std::ranges::stable_sort(order, {}, [&](std::size_t i) { return candidates[i].position; });
   }
   if (choice == Choice::Random && !order.empty()) {
     const Permutation shuffled(order.size(), seed, Purpose::Method,

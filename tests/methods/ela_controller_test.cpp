@@ -78,7 +78,8 @@ TEST(ElaController, ControlsSkipTheirNumberWithoutLooking) {
       {"preset = 'last_m'\nskip = 3", {6, 7, 8}},
       // Second, fourth and sixth block of the first stage, second and fourth of the other.
       {"preset = 'every_other'", {1, 3, 5, 6, 8}},
-      {"preset = 'every_other'\nskip = 2", {1, 3}},
+      {"preset = 'every_other'\nskip = 2", {1, 6}},
+      {"preset = 'every_other'\nskip = 3", {1, 3, 6}},
       // Blocks count from 0 and include the first of each stage.
       {"preset = 'given'\nlayers = [2, 9]", {2, 8}}};
   for (const auto& [toml, expected] : rows) {

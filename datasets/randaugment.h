@@ -41,8 +41,8 @@ struct RandAugment {
 };
 
 /// Reads timm's "rand-m9-mstd0.5-inc1": after "rand", any of m (magnitude), mstd, mmax, n (layers),
-/// p (probability), inc. Throws SpecError that lists them; also for t<name>, timm's other choices of
-/// operations and their weights.
+/// p (probability), inc. Throws SpecError that lists them; also for t<name>, timm's other choices
+/// of operations and their weights.
 RandAugment parse_randaugment(std::string_view text);
 
 /// One drawn operation.

@@ -69,6 +69,7 @@ class SlurmAgent {
     bool cancel = false;      // by us
     bool lost = false;        // the controller does not know it any more
     bool ended = false, judged = false, withdrawn = false;
+    int starts = 0;  // that failed before the batch script began
     std::optional<Clock::time_point>
         silent_since{};  // ended for Slurm, but its files do not say so
     SlurmElement seen{};

@@ -12,11 +12,20 @@ constexpr double kLongestSilence = 60;
 /// Tickets that are sent one after the other are told to the controller together.
 constexpr std::chrono::milliseconds kGather{200};
 
+/// Times that a node may fail to start a job before that counts as the end of an attempt.
+constexpr int kMostStarts = 5;
+
+bool says(const SlurmElement& element, const char* words) {
+  return element.reason.find(words) != std::string::npos;
+}
+
+/// Slurm itself put it back and holds it, since a node could not start it.
+bool has_not_started(const SlurmElement& element) {
+  return says(element, "equeued held") || says(element, "equeued_held");
+}
+
 bool is_held(const SlurmElement& element) {
-  const auto says = [&](const char* words) {
-    return element.reason.find(words) != std::string::npos;
-  };
-  return says("JobHeldUser") || says("equeued held") || says("equeued_held");
+  return says(element, "JobHeldUser") || has_not_started(element);
 }
 
 }  // namespace
@@ -172,6 +181,11 @@ void SlurmAgent::judge(Entry& entry, int at, Wishes& wishes) {
     }
   } else if (seen.is_waiting()) {
     if (!is_held(seen) || !has_place(entry, at, wishes)) return;
+    if (element.going && has_not_started(seen) && ++element.starts == kMostStarts) {
+      note(cat("slurm    ", id, " could not be started ", kMostStarts, " times: ", seen.reason));
+      end(element, false);
+      return;
+    }
     wishes.release.push_back(id);
     element.going = true;
   } else if (seen.is_over() && element.going && cancelled) {

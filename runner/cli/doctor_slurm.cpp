@@ -4,6 +4,7 @@
 #include <chrono>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include "runner/core/error.h"
 #include "runner/core/files.h"
@@ -19,6 +20,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kPatience = 300s;
 constexpr auto kLookEvery = 1s;
+/// Until the files of a job that has ended are seen for certain.
+constexpr std::chrono::seconds kSettleLocal = 3s, kSettleNetwork = 75s;
 constexpr int kRanks = 2;
 
 /// What earlier probes found is to be found again.
@@ -50,15 +53,20 @@ SlurmArray submit_probe(const Workspace& workspace, std::vector<std::string> opt
 
 /// The exit status of the probe, or nothing with the state it is stuck in.
 std::optional<int> await_probe(const SlurmArray& probe, std::string& stuck) {
-  for (const auto end = Clock::now() + kPatience; Clock::now() < end;) {
+  const bool local = file_system_kind(probe.folder()) == FileSystemKind::Local;
+  auto end = Clock::now() + kPatience;
+  bool over = false;
+  for (; Clock::now() < end; std::this_thread::sleep_for(kLookEvery)) {
     if (const auto status = probe.exit_status(0, 1)) return status;
-    const SlurmElement seen = SlurmClient().list({probe.name()})[probe.name()][0];
-    stuck = cat("job ", probe.job(), " is ", seen.state, " (", seen.reason, ")");
-    if (seen.is_over()) {
-      std::this_thread::sleep_for(2 * kLookEvery);
-      return probe.exit_status(0, 1);
+    try {
+      const SlurmElement seen = SlurmClient().list({probe.name()})[probe.name()][0];
+      stuck = cat("job ", probe.job(), " is ", seen.state, " (", seen.reason, ")");
+      if (seen.is_over() && !std::exchange(over, true)) {
+        end = std::min(end, Clock::now() + (local ? kSettleLocal : kSettleNetwork));
+      }
+    } catch (const SlurmSilent& silent) {
+      stuck = silent.what();  // and is waited for
     }
-    std::this_thread::sleep_for(kLookEvery);
   }
   return std::nullopt;
 }

@@ -60,6 +60,11 @@ class FakeSlurm {
     std::ofstream(folder_ / what) << content;
   }
   void be_well(const std::string& what) const { std::filesystem::remove(folder_ / what); }
+  /// Another command that jobs find, as a shell script.
+  void add(const std::string& command, const std::string& script) const {
+    std::ofstream(folder_ / command) << "#!/bin/bash\n" << script;
+    std::filesystem::permissions(folder_ / command, std::filesystem::perms::owner_all);
+  }
   /// Lines of a file of its own ("calls", "running").
   std::vector<std::string> lines(const std::string& file) const {
     std::vector<std::string> lines;

@@ -31,9 +31,15 @@ class SlurmSchedule : public test::Schedule {
         }
         return false;
       };
-      for (int i = 0; i < 3000 && !at_work(); ++i) std::this_thread::sleep_for(10ms);
+      wait_until(at_work);
       action();
     });
+  }
+
+  /// Half a minute at most.
+  template <typename Condition>
+  static void wait_until(Condition condition) {
+    for (int i = 0; i < 3000 && !condition(); ++i) std::this_thread::sleep_for(10ms);
   }
 
   std::string notes() { return notes_.str(); }
@@ -77,6 +83,19 @@ TEST_F(SlurmSchedule, AJobThatIsSuspendedDoesNotHang) {
   EXPECT_EQ(attempts("a"), "done:finished") << notes();
 }
 
+TEST_F(SlurmSchedule, AJobThatNoNodeCanStartIsGivenUp) {
+  slurm_.be("no_start");
+  const std::string text = slurm_head("steps = 4", 1, 1) + "retries = 1\n" + kOneRow;
+  const ScheduleSummary summary = run(text);
+  ASSERT_EQ(summary.problems.size(), 1U);
+  EXPECT_NE(summary.problems[0].find("given up after 2 attempts"), std::string::npos)
+      << summary.problems[0];
+  EXPECT_NE(notes().find("launch failed requeued held"), std::string::npos) << notes();
+  EXPECT_EQ(slurm_.calls("scontrol release").size(), 10U);
+  slurm_.be_well("no_start");
+  EXPECT_TRUE(run(text).complete());
+}
+
 TEST_F(SlurmSchedule, AKilledRunGoesOnInItsElement) {
   const ScheduleSummary summary =
       run(slurm_head(R"(steps = 6, script = ["crash@4", "done"])", 1, 1) + kOneRow);
@@ -98,8 +117,8 @@ TEST_F(SlurmSchedule, AnElementThatIsForgottenIsReplaced) {
 
 TEST_F(SlurmSchedule, ASilentControllerIsWaitedFor) {
   slurm_.be("down");
-  std::jthread repair([&] {
-    std::this_thread::sleep_for(700ms);
+  std::jthread repair([&] {  // once it was asked in vain
+    wait_until([&] { return slurm_.calls("squeue").size() > 1; });
     slurm_.be_well("down");
   });
   EXPECT_TRUE(run(slurm_head("steps = 4", 2, 2) + kOneRow).complete());
@@ -130,7 +149,7 @@ TEST_F(SlurmSchedule, ARunThatIsPutBackIntoTheQueueGoesOnFromItsCheckpoint) {
   const auto admin = when_at_work([&] {
     test::SlurmCluster::ask({"scontrol", "requeue", "100_0"});
   });
-  EXPECT_TRUE(run(slurm_head("steps = 100, step_ms = 10", 1, 1) + kOneRow).complete());
+  EXPECT_TRUE(run(slurm_head("steps = 300, step_ms = 10", 1, 1) + kOneRow).complete());
   EXPECT_EQ(attempts("a"), "interrupted:user done:finished");
   EXPECT_EQ(slurm_.calls("scontrol requeue").size(), 1U) << "Slurm starts it again by itself";
   EXPECT_GT(std::stoi(query("SELECT first_step FROM attempt WHERE n = 2")), 1);
@@ -138,7 +157,7 @@ TEST_F(SlurmSchedule, ARunThatIsPutBackIntoTheQueueGoesOnFromItsCheckpoint) {
 
 TEST_F(SlurmSchedule, WhatSomebodyCancelsIsNotStartedAgain) {
   const auto user = when_at_work([&] { test::SlurmCluster::ask({"scancel", "100_1"}); });
-  const std::string text = slurm_head("steps = 50, step_ms = 10", 2, 1) + kOneRow;
+  const std::string text = slurm_head("steps = 150, step_ms = 10", 2, 1) + kOneRow;
   const ScheduleSummary summary = run(text);
   EXPECT_EQ(summary.done, 1U);
   ASSERT_EQ(summary.problems.size(), 1U);
@@ -173,7 +192,7 @@ TEST_F(SlurmSchedule, SmallRunsShareAnElement) {
 }
 
 TEST_F(SlurmSchedule, JobsThatOutliveTheirAblateAreTakenUp) {
-  std::ofstream(folder_ / "s.toml") << slurm_head("steps = 100, step_ms = 10", 2, 1) << kOneRow;
+  std::ofstream(folder_ / "s.toml") << slurm_head("steps = 200, step_ms = 10", 2, 1) << kOneRow;
   {
     ChildProcess first(test::ablate_process(folder_.path(), {"sweep", "s.toml"}));
     when_at_work([&] { first.signal_group(SIGKILL); }).join();
@@ -188,16 +207,20 @@ TEST_F(SlurmSchedule, JobsThatOutliveTheirAblateAreTakenUp) {
 }
 
 TEST_F(SlurmSchedule, StatusShowsWhereAJobWaits) {
-  std::ofstream(folder_ / "s.toml") << slurm_head("steps = 200, step_ms = 10", 2, 1) << kOneRow;
+  std::ofstream(folder_ / "s.toml") << slurm_head("steps = 6000, step_ms = 10", 2, 1) << kOneRow;
   ChildProcess sweep(test::ablate_process(folder_.path(), {"sweep", "s.toml"}));
-  when_at_work([] { std::this_thread::sleep_for(500ms); }).join();
-  const CapturedRun status = test::run_ablate(folder_.path(), {"status", "--json"});
+  CapturedRun status;
+  wait_until([&] {
+    status = test::run_ablate(folder_.path(), {"status", "--json"});
+    return status.output.find("\"state\": \"RUNNING\"") != std::string::npos &&
+           status.output.find("\"images_per_s\": ") != std::string::npos;
+  });
   EXPECT_NE(status.output.find("\"job\": \"100_1\""), std::string::npos) << status.output;
   EXPECT_NE(status.output.find("\"state\": \"PENDING\""), std::string::npos) << status.output;
   EXPECT_NE(status.output.find("\"state\": \"RUNNING\""), std::string::npos) << status.output;
   EXPECT_NE(status.output.find("\"images_per_s\": "), std::string::npos) << status.output;
   const CapturedRun text = test::run_ablate(folder_.path(), {"status"});
-  EXPECT_NE(text.output.find(" of 200, loss"), std::string::npos) << text.output;
+  EXPECT_NE(text.output.find(" of 6000, loss"), std::string::npos) << text.output;
   EXPECT_NE(text.output.find(" left, job 100_0"), std::string::npos) << text.output;
   sweep.signal_group(SIGINT);
   EXPECT_EQ(sweep.wait().code, 3);

@@ -61,7 +61,8 @@ void add_utilisation(json& row, const Protocol& protocol) {
   if (utilisation) row["mfu"] = *utilisation;
 }
 
-void add_largest_batch(json& row, const Structure& structure, const Protocol& protocol) {
+void add_largest_batch([[maybe_unused]] json& row, const Structure& structure,
+                       const Protocol& protocol) {
 #if ABLATE_HAS_CUDA
   constexpr std::int64_t kLimit = 65'536;
   std::int64_t peak = 0;

@@ -68,6 +68,9 @@ TEST(Throughput, QuantilesAreThoseOfNumpy) {
 TEST(Protocol, NamesWhatMustNotBeMixed) {
   EXPECT_EQ((Protocol{.kind = BenchKind::Train, .batch = 128}.name()), "train-fp32-b128");
   EXPECT_EQ((Protocol{.dtype = "fp64", .batch = 1}.name()), "infer-fp64-b1");
+  EXPECT_EQ(
+      (Protocol{.kind = BenchKind::Train, .dtype = "bf16", .batch = 8, .wire = "bf16"}.name()),
+      "train-bf16-b8-wire-bf16");
 }
 
 }  // namespace

@@ -101,8 +101,8 @@ inline std::int64_t deciding_macs(const InsertReducer& edit, std::int64_t tokens
 
 /// Layer attention of one group on `patches` patches: each value is a convolution over all of them,
 /// queries and keys are convolutions over the channels. Dynamic layer attention asks its unit once
-/// a block to move on and once for whatever a block refreshes (all earlier keys and values, or its
-/// shortcut); the hidden half is computed once a state.
+/// for each block and once for each entry that is refreshed, and what the unit makes of a state is
+/// computed once for each of them, the last one included where it refreshes anything.
 inline std::int64_t layer_attention_macs(const Model& model, const AttachLayerAttention& group,
                                          std::int64_t patches, std::int64_t dim) {
   std::int64_t macs = 0, unit = 0, mix = 0;
@@ -120,7 +120,8 @@ inline std::int64_t layer_attention_macs(const Model& model, const AttachLayerAt
   }
   const std::int64_t n = group.count;
   const std::int64_t refreshed = group.module == "dla_base" ? n * (n - 1) : n;
-  return macs + (2 * n + refreshed) * unit + n * mix;
+  const std::int64_t asked = n + refreshed, states = n + (refreshed > 0 ? 1 : 0);
+  return macs + (asked + states) * unit + n * mix;
 }
 
 /// Multiply-accumulates read off the edits of a transformer: removed attention costs nothing,

@@ -28,6 +28,8 @@ namespace fs = std::filesystem;
 using Milliseconds = std::chrono::milliseconds;
 
 constexpr Milliseconds kUnreadableStale{10'000};
+constexpr Milliseconds kTakeover{5};  // takes less, as a rule
+constexpr int kMostRounds = 10;
 constexpr std::size_t kFields = 6;
 
 struct Holder {
@@ -117,15 +119,6 @@ bool watched_to_death(const Found& found, const LeaseTimes& times, LeaseWatch& w
   return now - watch.since >= times.watch;
 }
 
-// Removes the lease whose content was found stale. Another process may do the same and have taken
-// it meanwhile: then what was moved away is put back.
-void remove_stale(const fs::path& path, const std::string& stale) {
-  const fs::path moved = path.string() + cat(".stale.", std::random_device()());
-  if (::rename(path.c_str(), moved.c_str()) != 0) return;
-  if (read_file(moved) != stale) (void)::link(moved.c_str(), path.c_str());
-  ::unlink(moved.c_str());
-}
-
 void write_all(int file, const fs::path& path, const std::string& content) {
   const auto size = static_cast<ssize_t>(content.size());
   if (::write(file, content.data(), content.size()) != size || ::fsync(file) != 0) {
@@ -162,6 +155,25 @@ bool create(const fs::path& path, const std::string& content) {
     ::unlink(path.c_str());
     throw;
   }
+  return true;
+}
+
+// Removes the lease whose content was found stale, unless another process has done so; false when
+// one is at it. Between the look and the removal nobody can have put another lease there: making
+// one takes that there is none, and removing this one takes the guard.
+bool remove_stale(const fs::path& path, const std::string& stale) {
+  const fs::path guard = path.string() + ".takeover";
+  if (!create(guard, content_of(myself()))) {
+    std::string holder;
+    const auto found = find_lease(guard);
+    const bool left = found && (found->age() > kUnreadableStale ||
+                                verdict_on(*found, guard, {}, holder) == Verdict::Dead);
+    if (left) ::unlink(guard.c_str());  // by a process that was killed at it
+    return false;
+  }
+  const auto found = find_lease(path);
+  if (found && found->content == stale) ::unlink(path.c_str());
+  ::unlink(guard.c_str());
   return true;
 }
 
@@ -211,7 +223,7 @@ Lease::~Lease() = default;
 std::optional<Lease> Lease::try_take(const fs::path& path, std::string& holder, LeaseWatch& watch,
                                      const LeaseTimes& times) {
   make_directories(path.parent_path());
-  for (int round = 0; round < 3; ++round) {
+  for (int round = 0; round < kMostRounds; ++round) {
     if (const auto found = find_lease(path)) {
       const Verdict verdict = verdict_on(*found, path, times, holder);
       if (verdict != Verdict::Doubtful) watch = {};
@@ -219,7 +231,10 @@ std::optional<Lease> Lease::try_take(const fs::path& path, std::string& holder, 
       if (verdict == Verdict::Doubtful && !watched_to_death(*found, times, watch)) {
         return std::nullopt;
       }
-      remove_stale(path, found->content);
+      if (!remove_stale(path, found->content)) {
+        std::this_thread::sleep_for(kTakeover);
+        continue;
+      }
     }
     const std::string content = content_of(myself());
     if (create(path, content)) {

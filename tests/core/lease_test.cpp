@@ -134,6 +134,45 @@ TEST(Lease, ManyProcessesThatWantOneGetItOneAfterTheOther) {
   }
 }
 
+TEST(Lease, OfADeadProcessHasOneHeir) {
+  constexpr int kHeirs = 5;
+  for (int round = 0; round < 20; ++round) {
+    const TempFolder folder;
+    const fs::path file = folder / "lease";
+    {
+      const OtherProcess dead(file);
+      wait_for(file);
+    }
+    int answers[2];
+    ASSERT_EQ(::pipe(answers), 0);
+    std::vector<pid_t> heirs;
+    for (int i = 0; i < kHeirs; ++i) {
+      const pid_t heir = ::fork();
+      if (heir == 0) {
+        std::string holder;
+        LeaseWatch watch;
+        const auto lease = Lease::try_take(file, holder, watch, kFast);
+        const char answer = lease ? 1 : 0;
+        if (::write(answers[1], &answer, 1) == 1) ::pause();  // nobody inherits it from an heir
+        ::_exit(1);
+      }
+      heirs.push_back(heir);
+    }
+    int got = 0;
+    for (int i = 0; i < kHeirs; ++i) {
+      char answer = 0;
+      ASSERT_EQ(::read(answers[0], &answer, 1), 1);
+      got += answer;
+    }
+    EXPECT_EQ(got, 1);
+    for (const pid_t heir : heirs) {
+      ::kill(heir, SIGKILL);
+      ::waitpid(heir, nullptr, 0);
+    }
+    for (const int end : answers) ::close(end);
+  }
+}
+
 TEST(Lease, GivesSignsOfLifeByItself) {
   const TempFolder folder;
   const fs::path file = folder / "lease";

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Training steps on photos: fed by ablate-train's loader, beside the same steps on images that lie ready, in turns.
 # usage: bench/gpu_photos.sh FOLDER [ROUNDS [SECONDS]]    FOLDER/<class>/<image>; default 3 rounds of 3 s a measurement
-# DeiT-S, bf16, batch 256, DeiT's augmentation, on one GPU. The photos are repeated to at least IMAGES files by links and
-# packed as they are. Rows: "ready", one batch again and again; "decoded", crops that lie decoded and are resampled and
-# augmented on the GPU; "crops", the same decoded by the loader's threads; "whole", all of it by the loader's threads.
+# DeiT-S, bf16, batch 256, DeiT's augmentation, on one GPU. The photos are repeated to at least IMAGES files by links
+# and packed as they are. Rows: "ready", one batch again and again; "decoded", crops that lie decoded and are resampled
+# and augmented on the GPU; "crops", the same decoded by the loader's threads; "whole", all of it by these threads.
 # Environment: ABLATE_TRAIN (default build/release/bin/ablate-train), PYTHON (default python3), IMAGES (default 50000),
 # THREADS of the loader (default: as many as there are processors, less one), TMPDIR with room for the packed photos
 # (IMAGES times their mean size), PACKED, a folder that ablate-train convert has written, instead of FOLDER; to try it

@@ -11,7 +11,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 packed=${PACKED:-}
-[ $# -gt 0 ] || [ -n "$packed" ] || { sed -n 2,11p "$0"; exit 2; }
+[ $# -gt 0 ] || [ -n "$packed" ] || { sed -n 2,10p "$0"; exit 2; }
 folder=${1:+$(realpath "$1")} rounds=${2:-3} seconds=${3:-3}
 train=${ABLATE_TRAIN:-build/release/bin/ablate-train}
 python=${PYTHON:-python3}

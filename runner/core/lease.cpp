@@ -119,11 +119,9 @@ bool watched_to_death(const Found& found, const LeaseTimes& times, LeaseWatch& w
   return now - watch.since >= times.watch;
 }
 
-void write_all(int file, const fs::path& path, const std::string& content) {
-  const auto size = static_cast<ssize_t>(content.size());
-  if (::write(file, content.data(), content.size()) != size || ::fsync(file) != 0) {
-    throw_file_error(path, "cannot write the lease", errno);
-  }
+void write_durably(const FileDescriptor& file, const fs::path& path, const std::string& content) {
+  write_all(file.get(), content, path);
+  if (::fsync(file.get()) != 0) throw_file_error(path, "cannot write the lease", errno);
 }
 
 // Writes the lease without a name first and then gives it one, so that whoever is killed in between
@@ -132,7 +130,7 @@ std::optional<bool> create_whole(const fs::path& path, const std::string& conten
   const fs::path folder = path.has_parent_path() ? path.parent_path() : ".";
   FileDescriptor file(::open(folder.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0644));
   if (!file.is_open()) return std::nullopt;
-  write_all(file.get(), path, content);
+  write_durably(file, path, content);
   const std::string unnamed = cat("/proc/self/fd/", file.get());
   if (::linkat(AT_FDCWD, unnamed.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) == 0) {
     return true;
@@ -150,7 +148,7 @@ bool create(const fs::path& path, const std::string& content) {
     throw_file_error(path, "cannot take the lease for writing", errno);
   }
   try {
-    write_all(file.get(), path, content);
+    write_durably(file, path, content);
   } catch (...) {
     ::unlink(path.c_str());
     throw;

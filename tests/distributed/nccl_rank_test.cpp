@@ -18,7 +18,8 @@ using std::chrono::milliseconds;
 
 constexpr std::int64_t kWidth = 64, kRows = 32;
 constexpr int kWeights = 4, kSteps = 20, kEager = 3;
-constexpr double kRate = 0.002;  // the loss falls steadily: rounding does not grow
+constexpr milliseconds kPatience(4000);  // ranks connect at their first collective
+constexpr double kRate = 0.002;          // the loss falls steadily: rounding does not grow
 
 c10::DeviceIndex index_of(int device) { return static_cast<c10::DeviceIndex>(device); }
 
@@ -215,14 +216,14 @@ TEST_F(NcclRankGpu, AGraphKeepsTheCommunicatorAlive) {
 }
 
 TEST_F(NcclRankGpu, AStepThatTakesTooLongIsAbortedAndNamed) {
-  const auto nccl = make_nccl_communicator(world(), device_, {.step_timeout = milliseconds(300)});
+  const auto nccl = make_nccl_communicator(world(), device_, {.step_timeout = kPatience});
   at::Tensor tensor = at::ones({1000}, at::TensorOptions(device()));
   nccl->step_begun(6);
   nccl->all_reduce(tensor);
   c10::cuda::device_synchronize();
   nccl->step_finished(6);
   nccl->step_begun(7);
-  std::this_thread::sleep_for(milliseconds(1000));
+  std::this_thread::sleep_for(kPatience + milliseconds(1000));
   try {
     nccl->step_finished(7);
     FAIL() << "nobody watched";
@@ -264,13 +265,13 @@ TEST_F(NcclRankGpu, ARankThatHangsInAGraphComesBack) {
 
 TEST_F(NcclRankGpu, ARankThatHangsBetweenStepsComesBack) {
   if (world().size() < 2) GTEST_SKIP() << "needs 2 ranks";
-  auto nccl = make_nccl_communicator(world(), device_, {.step_timeout = milliseconds(1000)});
+  auto nccl = make_nccl_communicator(world(), device_, {.step_timeout = kPatience});
   at::Tensor tensor = at::ones({77}, at::TensorOptions(device()));
   nccl->step_begun(0);
   nccl->all_reduce(tensor);
   c10::cuda::device_synchronize();
   nccl->step_finished(0);
-  std::this_thread::sleep_for(milliseconds(1500));
+  std::this_thread::sleep_for(kPatience + milliseconds(500));
   EXPECT_NO_THROW(nccl->all_reduce(tensor)) << "idle ranks do not hang";
   c10::cuda::device_synchronize();
   if (world().rank() == 0) {

@@ -55,7 +55,7 @@ class DeviceStep {
     std::uint64_t seed;
     std::int64_t micro_batches = 1;
     Ema* ema = nullptr;
-    bool fused = true;  ///< operations in bfloat16; else plain ones
+    bool fused = true;         ///< operations in bfloat16; else plain ones
     bool half_images = false;  ///< load() rounds images to bfloat16: see takes_half_images()
     /// Room for a micro-batch, and what fills it on the device in every step (null: load() does).
     /// `step` as device_step().

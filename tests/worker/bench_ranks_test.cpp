@@ -1,6 +1,7 @@
 #include "runner/worker/bench_ranks.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 
 #include "runner/measure/cuda_devices.h"
@@ -27,15 +28,20 @@ TEST(BenchRanks, ScalingIsTheSlowestTogetherOverTheSumAlone) {
   });
 }
 
+/// Of the sources, or beside the programs where these were brought alone.
+std::string ranks_script() {
+  const auto script = test::source_root() / "scripts/ranks";
+  return (std::filesystem::exists(script) ? script : test::program("ranks")).string();
+}
+
 /// Runs `ablate-train` as two ranks that meet without MPI.
 CapturedRun run_two_ranks(std::vector<std::string> arguments) {
-  const std::vector<std::string> launcher{"scripts/ranks", "2",
+  const std::vector<std::string> launcher{ranks_script(), "2",
                                           test::program("ablate-train").string()};
   arguments.insert(arguments.begin(), launcher.begin(), launcher.end());
   ProcessOptions options;
   options.arguments = std::move(arguments);
   options.environment = {{"OMP_NUM_THREADS", "1"}};
-  options.working_folder = test::source_root();
   return run_and_capture(options, {}, 120);
 }
 
@@ -116,8 +122,7 @@ TEST(BenchRanks, RanksWithoutMpiMeasureTheirCommunication) {
 
 TEST(BenchRanks, TheFirstFailureIsTheStatusOfAll) {
   ProcessOptions options;
-  options.arguments = {"scripts/ranks", "3", "sh", "-c", "[ $RANK != 1 ] || exit 4"};
-  options.working_folder = test::source_root();
+  options.arguments = {ranks_script(), "3", "sh", "-c", "[ $RANK != 1 ] || exit 4"};
   EXPECT_EQ(run_and_capture(options, {}, 60).status.code, 4);
 }
 

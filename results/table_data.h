@@ -38,7 +38,7 @@ struct RowData {
   std::vector<std::string> toolchains;
   std::vector<std::int64_t> world_sizes;
   std::vector<std::string> precisions;
-  std::vector<std::string> notes;  ///< footnotes that the variant brings
+  std::vector<std::string> notes{};  ///< footnotes that the variant brings
 };
 
 enum class ColumnKind : std::uint8_t {

@@ -23,7 +23,8 @@ namespace fs = std::filesystem;
 using namespace std::chrono_literals;
 using test::make_run;
 using test::TempFolder;
-using Mode = ResultStore::Mode;
+constexpr auto kReadWrite = ResultStore::Mode::ReadWrite;
+constexpr auto kReadOnly = ResultStore::Mode::ReadOnly;
 
 constexpr StorePlace kNetwork{.kind = FileSystemKind::Nfs, .lock_patience = 200ms};
 
@@ -45,10 +46,10 @@ bool is_locked(const fs::path& file) {
 TEST(NetworkLock, NothingIsLockedAndReadersSeeWhatIsWhole) {
   const TempFolder folder;
   const fs::path file = folder / "results.db";
-  ResultStore writer(file, Mode::ReadWrite, kNetwork);
+  ResultStore writer(file, kReadWrite, kNetwork);
   writer.register_runs(std::vector{make_run("a", "a", 0)});
   EXPECT_FALSE(fs::exists(NetworkLock::folder(file)));
-  ResultStore reader(file, Mode::ReadOnly, kNetwork);
+  ResultStore reader(file, kReadOnly, kNetwork);
   {
     SQLite::Transaction transaction(writer.database(), SQLite::TransactionBehavior::IMMEDIATE);
     writer.database().exec("UPDATE run SET seed = 7");
@@ -56,7 +57,7 @@ TEST(NetworkLock, NothingIsLockedAndReadersSeeWhatIsWhole) {
     EXPECT_FALSE(is_locked(file));
     std::int64_t seen = 0;
     std::jthread reading([&] {  // waits for the end of the transaction
-      ResultStore own(file, Mode::ReadOnly, {.kind = FileSystemKind::Nfs});
+      ResultStore own(file, kReadOnly, {.kind = FileSystemKind::Nfs});
       seen = *query_integer(own.database(), "SELECT seed FROM run");
     });
     std::this_thread::sleep_for(100ms);
@@ -75,9 +76,9 @@ TEST(NetworkLock, NothingIsLockedAndReadersSeeWhatIsWhole) {
 TEST(NetworkLock, ThereIsOneWriter) {
   const TempFolder folder;
   const fs::path file = folder / "results.db";
-  ResultStore writer(file, Mode::ReadWrite, kNetwork);
+  ResultStore writer(file, kReadWrite, kNetwork);
   try {
-    ResultStore second(file, Mode::ReadWrite, kNetwork);
+    ResultStore second(file, kReadWrite, kNetwork);
     FAIL();
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find(cat("process ", ::getpid())), std::string::npos);
@@ -87,10 +88,10 @@ TEST(NetworkLock, ThereIsOneWriter) {
 TEST(NetworkLock, AKilledReaderHoldsNobodyUpForLong) {
   const TempFolder folder;
   const fs::path file = folder / "results.db";
-  ResultStore writer(file, Mode::ReadWrite, kNetwork);
+  ResultStore writer(file, kReadWrite, kNetwork);
   const pid_t reader = ::fork();
   if (reader == 0) {
-    ResultStore own(file, Mode::ReadOnly, kNetwork);
+    ResultStore own(file, kReadOnly, kNetwork);
     own.database().exec("BEGIN; SELECT count(*) FROM run");
     ::_exit(fs::exists(NetworkLock::folder(file)) ? 0 : 1);  // without giving it back
   }
@@ -106,18 +107,18 @@ TEST(NetworkLock, AKilledReaderHoldsNobodyUpForLong) {
 TEST(NetworkLock, WhatAKilledWriterBeganIsUndoneByTheNext) {
   const TempFolder folder;
   const fs::path file = folder / "results.db";
-  ResultStore(file, Mode::ReadWrite, kNetwork)
+  ResultStore(file, kReadWrite, kNetwork)
       .register_runs(std::vector{make_run("a", "a", 0), make_run("b", "b", 0)});
   const pid_t writer = ::fork();
   if (writer == 0) {
-    auto* own = new ResultStore(file, Mode::ReadWrite, kNetwork);
+    auto* own = new ResultStore(file, kReadWrite, kNetwork);
     own->database().exec("PRAGMA cache_size = 0; BEGIN IMMEDIATE; UPDATE run SET seed = 9");
     ::_exit(fs::exists(file.string() + "-journal") ? 0 : 1);
   }
   int status = 1;
   ::waitpid(writer, &status, 0);
   ASSERT_EQ(status, 0);
-  ResultStore next(file, Mode::ReadWrite, kNetwork);
+  ResultStore next(file, kReadWrite, kNetwork);
   EXPECT_EQ(query_integer(next.database(), "SELECT sum(seed) FROM run"), 0);
   EXPECT_NO_THROW(next.check(true));
 }
@@ -127,11 +128,11 @@ TEST(NetworkLock, AFileFromALocalDiskGoesOnWithAJournalAndBack) {
   const fs::path file = folder / "results.db";
   ResultStore(file).register_runs(std::vector{make_run("a", "a", 0)});
   {
-    ResultStore reader(file, Mode::ReadOnly, kNetwork);
+    ResultStore reader(file, kReadOnly, kNetwork);
     EXPECT_EQ(runs_in(reader), 1) << "as it came";
   }
   {
-    ResultStore writer(file, Mode::ReadWrite, kNetwork);
+    ResultStore writer(file, kReadWrite, kNetwork);
     EXPECT_EQ(query_text(writer.database(), "PRAGMA journal_mode"), "delete");
     EXPECT_FALSE(fs::exists(NetworkLock::folder(file)));
     writer.register_runs(std::vector{make_run("b", "b", 0)});
@@ -144,10 +145,10 @@ TEST(NetworkLock, AFileFromALocalDiskGoesOnWithAJournalAndBack) {
 TEST(NetworkLock, AReaderThatHasToGiveUpSaysWhy) {
   const TempFolder folder;
   const fs::path file = folder / "results.db";
-  ResultStore writer(file, Mode::ReadWrite, kNetwork);
+  ResultStore writer(file, kReadWrite, kNetwork);
   const SQLite::Transaction transaction(writer.database(), SQLite::TransactionBehavior::IMMEDIATE);
   try {
-    ResultStore reader(file, Mode::ReadOnly, kNetwork);
+    ResultStore reader(file, kReadOnly, kNetwork);
     FAIL();
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find(NetworkLock::folder(file).string()), std::string::npos)

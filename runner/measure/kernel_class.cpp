@@ -51,6 +51,7 @@ constexpr Rule kOwn[] = {
     {"augment_kernel", KernelClass::Data},
     {"plan_kernel", KernelClass::Data},
     {"mix_crops", KernelClass::Data},
+    {"round_kernel", KernelClass::Data},
     {"column_sum", KernelClass::Gemm},
     {"finish_kernel", KernelClass::Gemm},
     {"match_kernel", KernelClass::TokenMerging},

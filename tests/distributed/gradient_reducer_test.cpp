@@ -5,6 +5,7 @@
 #include "distributed/host_communicator.h"
 #include "runner/core/error.h"
 #include "runner/torch/torch.h"
+#include "tests/distributed/own_linear.h"
 #include "tests/support/run_ranks.h"
 
 namespace ablate::test {
@@ -73,24 +74,6 @@ struct Network {
   std::vector<GradientSegment> segments;  // w4 (unused), w3, w2, w1
   std::vector<at::Tensor> parameters;     // same order
   at::Tensor gradients;
-};
-
-/// y = x W^T; its backward adds the weight's gradient where it belongs, past autograd.
-class OwnLinear : public torch::autograd::Function<OwnLinear> {
- public:
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
-                            const at::Tensor& weight, at::Tensor gradient) {
-    context->save_for_backward({x, weight});
-    context->saved_data["gradient"] = gradient;
-    return at::linear(x, weight);
-  }
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const auto saved = context->get_saved_variables();
-    at::Tensor place = context->saved_data["gradient"].toTensor();
-    place.add_(at::mm(gradients[0].t(), saved[0]));
-    return {at::mm(gradients[0], saved[1]), {}, {}};
-  }
 };
 
 constexpr ReducerOptions kOneSegmentEach{.bucket_bytes = 1, .first_bucket_bytes = 1};

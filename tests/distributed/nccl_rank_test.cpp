@@ -7,6 +7,7 @@
 #include "distributed/launcher.h"
 #include "runner/core/error.h"
 #include "runner/torch/torch.h"
+#include "tests/distributed/own_linear.h"
 #include "tests/support/own_ranks.h"
 
 /// Tests of one rank among those that were started together; alone, a test is the only rank and
@@ -23,25 +24,7 @@ constexpr double kRate = 0.002;          // the loss falls steadily: rounding do
 
 c10::DeviceIndex index_of(int device) { return static_cast<c10::DeviceIndex>(device); }
 
-/// A product whose backward writes the weight's gradient where it belongs, past autograd.
-class OwnProduct : public torch::autograd::Function<OwnProduct> {
- public:
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
-                            const at::Tensor& weight, const at::Tensor& gradient) {
-    context->save_for_backward({x, weight});
-    context->saved_data["gradient"] = gradient;
-    return at::mm(x, weight.t());
-  }
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list gradients) {
-    const auto saved = context->get_saved_variables();
-    at::Tensor place = context->saved_data["gradient"].toTensor();
-    place.add_(at::mm(gradients[0].t(), saved[0]));
-    return {at::mm(gradients[0], saved[1]), {}, {}};
-  }
-};
-
-/// Four layers with tanh between them; every other one is an OwnProduct. Flat buffers, weights in
+/// Four layers with tanh between them; every other one is an OwnLinear. Flat buffers, weights in
 /// reverse order of execution.
 struct Training {
   explicit Training(at::Device device) {
@@ -64,8 +47,8 @@ struct Training {
     at::Tensor x = input;
     for (int i = kWeights - 1; i >= 0; --i) {
       const auto k = static_cast<std::size_t>(i);
-      x = at::tanh(i % 2 == 0 ? OwnProduct::apply(x, weights[k], weights[k].grad())
-                              : at::mm(x, weights[k].t()));
+      x = at::tanh(i % 2 == 0 ? OwnLinear::apply(x, weights[k], weights[k].grad())
+                              : at::linear(x, weights[k]));
     }
     return x.square().sum(1).mean();
   }

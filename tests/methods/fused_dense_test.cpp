@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/captured_passes.h"
+#include "tests/support/fused_passes.h"
 #include "tests/support/gpu.h"
 #include "tests/support/models.h"
 
@@ -83,17 +84,9 @@ class DensePass {
   }
   void fuse() {
     context.emplace(kDenseGpu);
-    const auto parameters = model->parameters();
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-      context->bind(parameters[i], {.working = parameters[i].detach().to(at::kBFloat16),
-                                    .gradient = gradients[i]});
-    }
+    test::bind_parameters(*context, *model);
   }
-  at::Tensor flat() const {
-    std::vector<at::Tensor> parts;
-    for (const at::Tensor& gradient : gradients) parts.push_back(gradient.flatten());
-    return at::cat(parts);
-  }
+  at::Tensor flat() const { return test::flat_of(gradients); }
 
   std::shared_ptr<Model> model;
   at::Tensor images, logits;
@@ -122,11 +115,6 @@ class DensePass {
   }
 };
 
-double dense_distance(const at::Tensor& value, const at::Tensor& truth) {
-  const at::Tensor exact = truth.to(at::kDouble).cpu();
-  return ((value.to(at::kDouble).cpu() - exact).norm() / exact.norm()).item<double>();
-}
-
 class FusedDenseGpu : public testing::TestWithParam<FusedDenseCase> {
  protected:
   void SetUp() override {
@@ -139,8 +127,8 @@ TEST_P(FusedDenseGpu, PlainPassesAreThoseOfTheCpu) {
   DensePass device(GetParam()), host(GetParam(), at::kCPU);
   device.run();
   host.run();
-  EXPECT_LT(dense_distance(device.logits, host.logits), 1e-3);
-  EXPECT_LT(dense_distance(device.flat(), host.flat()), 1e-3);
+  EXPECT_LT(test::relative_distance(device.logits, host.logits), 1e-3);
+  EXPECT_LT(test::relative_distance(device.flat(), host.flat()), 1e-3);
 }
 
 // Plain operations in bfloat16 are the measure; two roundings of one size differ. Merging may
@@ -154,22 +142,17 @@ TEST_P(FusedDenseGpu, FusedPassesAreNearPlainOnes) {
     const test::Bfloat16Autocast in_bfloat16(at::kCUDA);
     rounded.run();
   }
-  const double coarse = dense_distance(rounded.flat(), plain.flat());
-  std::cout << "relative distance: logits " << dense_distance(fused.logits, plain.logits)
-            << ", gradient " << dense_distance(fused.flat(), plain.flat())
-            << "; plain bfloat16: logits " << dense_distance(rounded.logits, plain.logits)
+  const double coarse = test::relative_distance(rounded.flat(), plain.flat());
+  std::cout << "relative distance: logits " << test::relative_distance(fused.logits, plain.logits)
+            << ", gradient " << test::relative_distance(fused.flat(), plain.flat())
+            << "; plain bfloat16: logits " << test::relative_distance(rounded.logits, plain.logits)
             << ", gradient " << coarse << "\n";
   EXPECT_TRUE(fused.flat().isfinite().all().item<bool>());
   if (!GetParam().merges) {
-    EXPECT_LT(dense_distance(fused.logits, plain.logits), 0.05);
-    EXPECT_LT(dense_distance(fused.flat(), plain.flat()), std::max(0.05, 1.5 * coarse));
+    EXPECT_LT(test::relative_distance(fused.logits, plain.logits), 0.05);
+    EXPECT_LT(test::relative_distance(fused.flat(), plain.flat()), std::max(0.05, 1.5 * coarse));
   }
-  const auto names = plain.model->named_parameters();
-  for (std::size_t i = 0; i < plain.gradients.size(); ++i) {
-    EXPECT_EQ(fused.gradients[i].abs().max().item<double>() > 0.0,
-              plain.gradients[i].abs().max().item<double>() > 0.0)
-        << names[i].key();
-  }
+  test::expect_gradients_in_the_same_places(*plain.model, fused.gradients, plain.gradients);
 }
 
 TEST_P(FusedDenseGpu, CapturedPassesRepeatTheBitsOfEagerOnes) {

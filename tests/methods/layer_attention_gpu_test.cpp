@@ -2,6 +2,7 @@
 
 #include "tests/methods/mrla_support.h"
 #include "tests/support/captured_passes.h"
+#include "tests/support/fused_passes.h"
 #include "tests/support/gpu.h"
 
 // Layer and channel attention on a CUDA device: plain operations against the CPU, fused ones
@@ -60,10 +61,7 @@ class AttentiveModel {
     const at::Device device = images.device();
     context.emplace(device);
     norms.emplace(*model, images.size(0));
-    for (const at::Tensor& parameter : model->parameters()) {
-      context->bind(parameter, {.working = parameter.detach().to(at::kBFloat16),
-                                .gradient = parameter.grad()});
-    }
+    test::bind_parameters(*context, *model);
   }
   at::Tensor gradient() const {
     std::vector<at::Tensor> flat;
@@ -93,10 +91,6 @@ class AttentiveModel {
   }
 };
 
-double gradient_error(const at::Tensor& value, const at::Tensor& truth) {
-  return ((value - truth).norm() / truth.norm()).item<double>();
-}
-
 class LayerAttentionGpu : public testing::TestWithParam<Setting> {
  protected:
   void SetUp() override {
@@ -110,8 +104,8 @@ TEST_P(LayerAttentionGpu, PlainPassesAreThoseOfTheCpu) {
   AttentiveModel host(GetParam(), at::kCPU), device(GetParam(), gpu_);
   host.pass();
   device.pass();
-  EXPECT_LT(gradient_error(device.logits.to(at::kCPU), host.logits), 1e-4);
-  EXPECT_LT(gradient_error(device.gradient(), host.gradient()), 1e-3);
+  EXPECT_LT(test::relative_distance(device.logits.to(at::kCPU), host.logits), 1e-4);
+  EXPECT_LT(test::relative_distance(device.gradient(), host.gradient()), 1e-3);
 }
 
 TEST_P(LayerAttentionGpu, PlainPassesAreCaptured) {
@@ -132,8 +126,8 @@ TEST_P(LayerAttentionGpu, FusedPassesAreAsExactAsBfloat16Allows) {
     const test::Bfloat16Autocast rounded(at::kCUDA);
     plain.pass();
   }
-  const double error = gradient_error(fused.gradient(), truth.gradient());
-  const double coarse = gradient_error(plain.gradient(), truth.gradient());
+  const double error = test::relative_distance(fused.gradient(), truth.gradient());
+  const double coarse = test::relative_distance(plain.gradient(), truth.gradient());
   std::cout << "relative error of the gradient: fused " << error << ", plain bfloat16 " << coarse
             << "\n";
   EXPECT_LT(error, std::max(0.05, 1.5 * coarse));
@@ -206,9 +200,9 @@ TEST_P(WeightedSumGpu, IsThatOfTheCpu) {
     return at::cat(flat);
   };
   const at::Tensor truth = run(at::kCPU, at::kDouble, false);
-  EXPECT_LT(gradient_error(run(gpu_, at::kFloat, true), truth), 1e-5);
-  EXPECT_LT(gradient_error(run(gpu_, at::kFloat, false), truth), 1e-5);
-  EXPECT_LT(gradient_error(run(gpu_, at::kBFloat16, true), truth), 0.02);
+  EXPECT_LT(test::relative_distance(run(gpu_, at::kFloat, true), truth), 1e-5);
+  EXPECT_LT(test::relative_distance(run(gpu_, at::kFloat, false), truth), 1e-5);
+  EXPECT_LT(test::relative_distance(run(gpu_, at::kBFloat16, true), truth), 0.02);
 }
 
 INSTANTIATE_TEST_SUITE_P(One, WeightedSumGpu, testing::Values(Setting{}));

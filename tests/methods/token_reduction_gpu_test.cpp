@@ -5,6 +5,7 @@
 
 #include "tests/methods/reduction_support.h"
 #include "tests/support/captured_passes.h"
+#include "tests/support/fused_passes.h"
 #include "tests/support/gpu.h"
 
 // Token reduction beside merging, and masks of dilution, on a CUDA device: plain operations against
@@ -61,11 +62,7 @@ class ReducedModel {
 
   void bind() {
     fused_.emplace(kReductionGpu);
-    const auto parameters = model_->parameters();
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-      fused_->bind(parameters[i], {.working = parameters[i].detach().to(at::kBFloat16),
-                                   .gradient = gradients_[i]});
-    }
+    test::bind_parameters(*fused_, *model_);
   }
 
   /// Adds to the gradients; with fused operations behind bind().

@@ -7,6 +7,7 @@
 
 #include "tests/models/channel_support.h"
 #include "tests/support/captured_passes.h"
+#include "tests/support/fused_passes.h"
 #include "tests/support/gpu.h"
 
 #if ABLATE_HAS_CUDA
@@ -104,11 +105,7 @@ struct CutVit {
   }
   void fuse() {
     context.emplace(images.device());
-    const auto parameters = model->parameters();
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-      context->bind(parameters[i], {.working = parameters[i].detach().to(at::kBFloat16),
-                                    .gradient = gradients[i]});
-    }
+    test::bind_parameters(*context, *model);
   }
   void run() {
     for (at::Tensor& gradient : gradients) gradient.zero_();
@@ -122,22 +119,13 @@ struct CutVit {
     // As its method does: they hold the graph of this pass, and with it the pass's stream.
     if (model->channel_gates()) static_cast<void>(model->channel_gates()->take_counts());
   }
-  at::Tensor flat() const {
-    std::vector<at::Tensor> parts;
-    for (const at::Tensor& gradient : gradients) parts.push_back(gradient.flatten());
-    return at::cat(parts);
-  }
+  at::Tensor flat() const { return test::flat_of(gradients); }
 
   std::shared_ptr<Model> model;
   at::Tensor images, upstream, logits;
   std::vector<at::Tensor> gradients;
   std::optional<FusedContext> context;
 };
-
-double distance_from(const at::Tensor& value, const at::Tensor& truth) {
-  const at::Tensor exact = truth.cpu();
-  return ((value.cpu() - exact).norm() / exact.norm()).item<double>();
-}
 
 class PrunedPassesGpu : public testing::TestWithParam<bool> {
  protected:
@@ -156,12 +144,12 @@ TEST_P(PrunedPassesGpu, FollowTheCpu) {
   fused.move(at::Device(at::kCUDA, 0));
   fused.fuse();
   fused.run();
-  std::cout << "gradients differ by " << distance_from(plain.flat(), host.flat()) << " (plain), "
-            << distance_from(fused.flat(), host.flat()) << " (fused)\n";
-  EXPECT_LT(distance_from(plain.logits, host.logits), 1e-4);
-  EXPECT_LT(distance_from(plain.flat(), host.flat()), 1e-4);
-  EXPECT_LT(distance_from(fused.logits, host.logits), 0.02);
-  EXPECT_LT(distance_from(fused.flat(), host.flat()), 0.03);
+  std::cout << "gradients differ by " << test::relative_distance(plain.flat(), host.flat())
+            << " (plain), " << test::relative_distance(fused.flat(), host.flat()) << " (fused)\n";
+  EXPECT_LT(test::relative_distance(plain.logits, host.logits), 1e-4);
+  EXPECT_LT(test::relative_distance(plain.flat(), host.flat()), 1e-4);
+  EXPECT_LT(test::relative_distance(fused.logits, host.logits), 0.02);
+  EXPECT_LT(test::relative_distance(fused.flat(), host.flat()), 0.03);
 }
 
 TEST_P(PrunedPassesGpu, AreCapturedWithTheBitsOfEagerOnes) {

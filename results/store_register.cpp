@@ -76,6 +76,13 @@ std::int64_t id_of_variant(SQLite::Database& db, const RegisteredRun& run) {
   return variant;
 }
 
+/// The variant of a run, with the notes that it has by now.
+std::int64_t register_variant(SQLite::Database& db, const RegisteredRun& run) {
+  const std::int64_t variant = id_of_variant(db, run);
+  write_notes(db, variant, run.notes);
+  return variant;
+}
+
 std::int64_t id_of_dataset(SQLite::Database& db, const RegisteredRun& run) {
   execute(db, "INSERT OR IGNORE INTO dataset(name, split) VALUES (?, ?)", run.dataset, run.split);
   return *query_integer(db, "SELECT dataset_id FROM dataset WHERE name = ? AND split = ?",
@@ -168,8 +175,7 @@ void ResultStore::register_sweep(const SweepInfo& sweep, std::span<const Registe
     SQLite::Transaction transaction(db, SQLite::TransactionBehavior::IMMEDIATE);
     const std::int64_t id = id_of_sweep(db, sweep);
     for (const RegisteredRun& run : runs) {
-      const std::int64_t variant = id_of_variant(db, run);
-      write_notes(db, variant, run.notes);
+      const std::int64_t variant = register_variant(db, run);
       label_variant(db, id, variant, run);
       execute(db, "INSERT OR IGNORE INTO sweep_run VALUES (?, ?)", id,
               register_run(db, run, variant));
@@ -184,9 +190,7 @@ void ResultStore::register_runs(std::span<const RegisteredRun> runs) {
     SQLite::Database& db = *database_;
     SQLite::Transaction transaction(db, SQLite::TransactionBehavior::IMMEDIATE);
     for (const RegisteredRun& run : runs) {
-      const std::int64_t variant = id_of_variant(db, run);
-      write_notes(db, variant, run.notes);
-      register_run(db, run, variant);
+      register_run(db, run, register_variant(db, run));
     }
     refresh_ready();
     transaction.commit();

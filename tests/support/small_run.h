@@ -33,10 +33,11 @@ inline RunSpec resolve_small(const std::string& toml, int ranks = 1) {
 }
 
 /// The first attempt of a run whose files go below `out`.
-inline Environment environment_in(const std::filesystem::path& out) {
+inline Environment environment_in(const std::filesystem::path& out,
+                                  const std::string& device = "cpu") {
   Environment environment;
   environment.out = out;
-  environment.device = "cpu";
+  environment.device = device;
   return environment;
 }
 

@@ -51,8 +51,7 @@ samples = 64
 constexpr double kTarget = 0.6;
 
 RunRecord pruned_run(const RunSpec& spec, const fs::path& out, const std::string& device = "cpu") {
-  Environment environment = environment_in(out);
-  environment.device = device;
+  const Environment environment = environment_in(out, device);
   const Outcome outcome = run_attempt(spec, environment);
   EXPECT_EQ(outcome.state, OutcomeState::Done) << outcome.detail;
   return read_run(spec, environment);
@@ -169,8 +168,7 @@ TEST_F(ChannelPruningRunGpu, ContinuesBitForBit) {
     const TempFolder out;
     const RunRecord whole = pruned_run(spec, out / "whole", "cuda");
     keep_gemm_choices(out / "whole", out / "pieces");
-    Environment environment = environment_in(out / "pieces");
-    environment.device = "cuda";
+    Environment environment = environment_in(out / "pieces", "cuda");
     for (environment.attempt = 1; environment.attempt < 80; ++environment.attempt) {
       if (run_attempt(spec, environment, 1, true).state == OutcomeState::Done) break;
     }

@@ -57,8 +57,7 @@ RunSpec rank_spec(const std::string& name) {
 }
 
 Environment environment_of_ranks(const fs::path& out, int attempt = 1) {
-  Environment environment = environment_in(out);
-  environment.device = "cuda";
+  Environment environment = environment_in(out, "cuda");
   environment.attempt = attempt;
   environment.checkpoint_steps = 1;
   environment.nccl_timeout = 20;

@@ -42,20 +42,13 @@ lr = 1e-3
 
 const std::vector<std::string> kHalf = {"precision=bf16"};
 
-Environment environment_on_device(const fs::path& out) {
-  Environment environment = environment_in(out);
-  environment.device = "cuda";
-  return environment;
-}
-
 RunSpec device_spec(const std::vector<std::string>& overrides) {
   return resolve_table(kDeviceVit, joined(all_randomness(), overrides));
 }
 
 RunRecord run_on(const std::string& device, const RunSpec& spec, const fs::path& out,
                  std::int64_t micro_batch = 0) {
-  Environment environment = environment_in(out);
-  environment.device = device;
+  Environment environment = environment_in(out, device);
   environment.micro_batch = micro_batch;
   const Outcome outcome = run_attempt(spec, environment);
   EXPECT_EQ(outcome.state, OutcomeState::Done) << outcome.detail;
@@ -132,7 +125,7 @@ TEST_P(DeviceRunGpu, ContinuesBitForBit) {
     const TempFolder out;
     const RunRecord whole = run_on("cuda", spec, out / "whole");
     keep_gemm_choices(out / "whole", out / "pieces");
-    Environment environment = environment_on_device(out / "pieces");
+    Environment environment = environment_in(out / "pieces", "cuda");
     for (environment.attempt = 1; environment.attempt < 20; ++environment.attempt) {
       if (run_attempt(spec, environment, 1, true).state == OutcomeState::Done) break;
     }

@@ -137,8 +137,7 @@ TEST(ElaRunGpu, FollowsTheCpuAndItselfAfterInterruptions) {
                  {"epochs=5", "dataset.train_size=256", "optimizer.lr=0.0005"});
     const auto run_on = [&](const std::string& device, const std::filesystem::path& out,
                             bool stop_at_once) {
-      Environment environment = environment_in(out);
-      environment.device = device;
+      Environment environment = environment_in(out, device);
       Outcome outcome;
       for (environment.attempt = 1; environment.attempt <= 60; ++environment.attempt) {
         outcome = run_attempt(spec, environment, 1, stop_at_once);

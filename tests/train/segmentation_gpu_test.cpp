@@ -51,8 +51,7 @@ class SegmentationGpu : public testing::Test {
   }
   static RunRecord run_in(const std::filesystem::path& out, const char* device,
                           const RunSpec& spec) {
-    Environment environment = environment_in(out);
-    environment.device = device;
+    const Environment environment = environment_in(out, device);
     const Outcome outcome = run_attempt(spec, environment);
     EXPECT_EQ(outcome.state, OutcomeState::Done) << outcome.detail;
     return read_run(spec, environment);
@@ -126,8 +125,7 @@ TEST_F(SegmentationGpu, RunsGoOnAsIfNothingHadHappened) {
   const TempFolder out;
   const RunRecord at_once = run_in(out / "whole", "cuda", spec);
   keep_gemm_choices(out / "whole", out / "pieces");
-  Environment environment = environment_in(out / "pieces");
-  environment.device = "cuda";
+  Environment environment = environment_in(out / "pieces", "cuda");
   for (environment.attempt = 1;; ++environment.attempt) {
     ASSERT_LT(environment.attempt, 10);
     if (run_attempt(spec, environment, 1, true).state == OutcomeState::Done) break;

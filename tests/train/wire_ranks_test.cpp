@@ -115,12 +115,6 @@ RunSpec wire_spec(const std::string& wire, int seed) {
                        joined(all_randomness(), {"wire=" + wire, "seed=" + std::to_string(seed)}));
 }
 
-Environment wire_environment(const fs::path& out) {
-  Environment environment = environment_in(out);
-  environment.device = "cuda";
-  return environment;
-}
-
 constexpr int kWireSeeds = 3;
 
 /// One rank of all of it, in a process that WireRanksGpu started.
@@ -137,7 +131,7 @@ TEST(WireRankGpu, RunsItsShare) {
     for (int seed = 0; seed < kWireSeeds; ++seed) {
       StopSignal stop;
       const Outcome outcome =
-          execute_run(wire_spec(wire, seed), wire_environment(out), world, stop);
+          execute_run(wire_spec(wire, seed), environment_in(out, "cuda"), world, stop);
       EXPECT_EQ(outcome.state, OutcomeState::Done) << outcome.detail;
     }
   }
@@ -149,7 +143,7 @@ TEST(WireRanksGpu, Bfloat16RoundsGradientsOnceAndTrainingEndsAlike) {
   expect_pass_as_ranks(2, "WireRankGpu.RunsItsShare", {{"ABLATE_TEST_OUT", out.path().string()}});
   double difference = 0;
   for (int seed = 0; seed < kWireSeeds; ++seed) {
-    const Environment environment = wire_environment(out.path());
+    const Environment environment = environment_in(out.path(), "cuda");
     auto full = read_run(wire_spec("fp32", seed), environment).finals,
          half = read_run(wire_spec("bf16", seed), environment).finals;
     std::cout << "seed " << seed << ", fp32 and bf16 on the wire: test loss " << full.at("loss")
